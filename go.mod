@@ -1,0 +1,3 @@
+module highlander
+
+go 1.26
