@@ -1,0 +1,192 @@
+package claims
+
+import "time"
+
+// finish settles all that the input touched: after it, nothing would change
+// without a further input.
+func (m *Machine) finish(now time.Time) {
+	for i := 0; i < len(m.touched); i++ {
+		r := m.touched[i]
+		m.settle(now, r)
+		r.touched = false
+	}
+	m.touched = m.touched[:0]
+}
+
+func (m *Machine) settle(now time.Time, r *record) {
+	for {
+		for m.voteOn(r) || m.giveBack(r) || m.pursue(now, r) {
+		}
+		if !r.changed {
+			return
+		}
+		m.publish(now, r)
+	}
+}
+
+// publish makes a new version of the State of r and sends it to all in view
+// (rule 3).
+func (m *Machine) publish(now time.Time, r *record) {
+	r.ver = m.clock.next(now)
+	r.changed = false
+	for _, o := range r.own {
+		if o.token != 0 && o.tokenVer == 0 {
+			o.tokenVer = r.ver
+		}
+		for i := range o.rivals {
+			if o.rivals[i].raised == 0 {
+				o.rivals[i].raised = r.ver
+			}
+		}
+	}
+	r.state = m.newState(r)
+	for _, p := range m.peers {
+		if p != nil && p.inView {
+			m.send(r, p)
+		}
+	}
+	m.wait(r)
+}
+
+func (m *Machine) newState(r *record) *State {
+	s := &State{ID: r.id, Ver: r.ver, Vote: r.vote, Floor: r.floor}
+	for _, o := range r.own {
+		c := ClaimState{Seq: o.Seq, Stamp: o.Stamp, Token: o.token, Won: o.won, Meta: o.meta}
+		for _, v := range o.rivals {
+			if v.counted {
+				c.Tallies = append(c.Tallies, Tally{Rival: v.claim, Votes: v.votes})
+			}
+		}
+		s.Claims = append(s.Claims, c)
+	}
+	return s
+}
+
+// liveClaim is a claim that a voter takes into account.
+type liveClaim struct {
+	Claim
+	token   uint64
+	won     uint64
+	meta    string
+	own     bool
+	tallies []Tally
+}
+
+// liveClaims returns this node's claims and those in the newest State of every
+// node in view that is not silent (rule 6). The result is good until the next
+// call.
+func (m *Machine) liveClaims(r *record) []liveClaim {
+	m.live = m.live[:0]
+	for _, o := range r.own {
+		m.live = append(m.live, liveClaim{Claim: o.Claim, token: o.token, won: o.won, meta: o.meta, own: true})
+	}
+	for i := range r.links {
+		p, s := m.peers[i], r.links[i].state
+		if p == nil || s == nil || !p.inView || p.silent() {
+			continue
+		}
+		for _, c := range s.Claims {
+			claim := Claim{Node: p.node, Seq: c.Seq, Stamp: c.Stamp}
+			m.live = append(m.live, liveClaim{Claim: claim, token: c.Token, won: c.Won, meta: c.Meta, tallies: c.Tallies})
+		}
+	}
+	return m.live
+}
+
+// bestClaim returns the holder with the highest token, or else the oldest
+// claim; nil if there is none (rule 7).
+func bestClaim(live []liveClaim) *liveClaim {
+	var best *liveClaim
+	for i := range live {
+		if c := &live[i]; best == nil || c.better(best) {
+			best = c
+		}
+	}
+	return best
+}
+
+func (c *liveClaim) better(d *liveClaim) bool {
+	if c.token != d.token {
+		return c.token > d.token // a waiting claim has token zero
+	}
+	return c.before(d.Claim)
+}
+
+// voteOn moves this node's vote for r if it is free and asks for it back if it
+// should move (rules 8 and 9). It returns whether it changed something.
+func (m *Machine) voteOn(r *record) bool {
+	if m.cfg.Observer {
+		return false
+	}
+	live := m.liveClaims(r)
+	best := bestClaim(live)
+	voted := findClaim(live, r.vote.Claim)
+	switch {
+	case !m.voteFree(r, voted, best):
+		recall := best != voted && voted.token == 0
+		if recall == r.vote.Recall {
+			return false
+		}
+		r.vote.Recall = recall
+	case best != nil:
+		r.vote = Vote{Epoch: r.vote.Epoch + 1, Claim: best.Claim}
+	case r.vote.Claim != (Claim{}):
+		r.vote = Vote{Epoch: r.vote.Epoch + 1}
+	default:
+		return false
+	}
+	r.changed = true
+	return true
+}
+
+func findClaim(live []liveClaim, c Claim) *liveClaim {
+	for i := range live {
+		if live[i].Claim == c {
+			return &live[i]
+		}
+	}
+	return nil
+}
+
+// voteFree implements rule 8.
+func (m *Machine) voteFree(r *record, voted, best *liveClaim) bool {
+	switch {
+	case voted == nil:
+		return true
+	case voted.own:
+		return voted.token == 0 && best != voted
+	}
+	return m.link(r, m.byNode[voted.Node]).ret >= r.vote.Epoch
+}
+
+// giveBack returns the votes that a waiting claim of this node was recalled
+// from and those for claims that are no more (rule 10). It returns whether
+// there is something new to publish.
+func (m *Machine) giveBack(r *record) bool {
+	for i := range r.links {
+		p, l := m.peers[i], &r.links[i]
+		if p == nil || !p.inView || l.state == nil || l.state.Vote.Claim.Node != m.cfg.Self {
+			continue
+		}
+		vote := l.state.Vote
+		o := r.ownClaim(vote.Claim)
+		if l.gave >= vote.Epoch || o != nil && (o.token != 0 || !vote.Recall) {
+			continue
+		}
+		l.gave = vote.Epoch
+		m.send(r, p)
+		if r.ver == 0 { // the voter must learn that there is no such claim
+			r.changed = true
+		}
+	}
+	return false
+}
+
+func (r *record) ownClaim(c Claim) *ownClaim {
+	for _, o := range r.own {
+		if o.Claim == c {
+			return o
+		}
+	}
+	return nil
+}
