@@ -61,6 +61,9 @@ type Machine struct {
 	byNode map[Node]*peer
 	ids    map[string]*record
 
+	idleTicks int // the constants above, but for tests
+	goneTicks uint64
+
 	touched []*record // to be settled before the input is done with
 	waiting []*record // not acknowledged by all, or idle: looked at each tick
 	events  []Event
@@ -136,7 +139,7 @@ type rival struct {
 
 // New returns the machine of a node that is alone.
 func New(cfg Config) *Machine {
-	return &Machine{cfg: cfg, byNode: map[Node]*peer{}, ids: map[string]*record{}}
+	return &Machine{cfg: cfg, byNode: map[Node]*peer{}, ids: map[string]*record{}, idleTicks: idleTicks, goneTicks: goneTicks}
 }
 
 // HLC returns the newest clock value used or heard of.
@@ -220,7 +223,7 @@ func (m *Machine) Tick(now time.Time) {
 		case p == nil:
 		case p.inView:
 			m.ping(p)
-		case m.ticks-p.leftAt > goneTicks:
+		case m.ticks-p.leftAt > m.goneTicks:
 			m.forgetPeer(p)
 		}
 	}
@@ -274,7 +277,7 @@ func (m *Machine) lookAgain(r *record) bool {
 		return !acked || r.raiseDue()
 	}
 	r.idle++
-	if acked && r.idle > idleTicks && !r.touched {
+	if acked && r.idle > m.idleTicks && !r.touched {
 		delete(m.ids, r.id)
 		return false
 	}
@@ -417,6 +420,19 @@ func (m *Machine) Message(now time.Time, n Node, limit int) Message {
 		msg.Updates = append(msg.Updates, u)
 	}
 	return msg
+}
+
+// Repeat sends the State of id to n again if n has not acknowledged version ver
+// of it. It is for transports that know better than the tick when a message
+// was lost.
+func (m *Machine) Repeat(n Node, id string, ver HLC) {
+	p, r := m.byNode[n], m.ids[id]
+	if p == nil || !p.inView || r == nil {
+		return
+	}
+	if m.link(r, p).acked < ver {
+		m.send(r, p)
+	}
 }
 
 // Holder returns who holds id, as far as this node knows.
