@@ -1,0 +1,4 @@
+package highlander
+
+// SetExit replaces os.Exit in s.
+func (s *Singleton) SetExit(exit func(code int)) { s.exit = exit }
