@@ -423,16 +423,15 @@ func (m *Machine) Message(now time.Time, n Node, limit int) Message {
 }
 
 // Repeat sends the State of id to n again if n has not acknowledged version ver
-// of it. It is for transports that know better than the tick when a message
-// was lost.
-func (m *Machine) Repeat(n Node, id string, ver HLC) {
+// of it, and returns whether it does. It is for transports that know earlier
+// than the tick when a message may have been lost.
+func (m *Machine) Repeat(n Node, id string, ver HLC) bool {
 	p, r := m.byNode[n], m.ids[id]
-	if p == nil || !p.inView || r == nil {
-		return
+	if p == nil || !p.inView || r == nil || m.link(r, p).acked >= ver {
+		return false
 	}
-	if m.link(r, p).acked < ver {
-		m.send(r, p)
-	}
+	m.send(r, p)
+	return true
 }
 
 // Holder returns who holds id, as far as this node knows.

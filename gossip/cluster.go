@@ -1,0 +1,270 @@
+package gossip
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"highlander"
+	"highlander/internal/claims"
+)
+
+const (
+	settleTime   = time.Second            // how long the first node looks for others
+	closeTimeout = 500 * time.Millisecond // for the last words, and again for leaving
+)
+
+// Cluster is this node's part of the cluster. It implements
+// highlander.Cluster; all methods may be called concurrently.
+type Cluster struct {
+	cfg  Config
+	name string
+	addr string
+	log  *slog.Logger
+
+	agent   *agent
+	list    *memberlist.Memberlist
+	joiner  *joiner
+	traps   *tripwire
+	dropped *dropLog
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+var _ highlander.Cluster = (*Cluster)(nil)
+
+// Member is a node in view.
+type Member struct {
+	Name     string // as in Holder.Node
+	Addr     string // host:port
+	Observer bool
+	Self     bool
+}
+
+// Join binds, finds other nodes and returns once it has reached one, or
+// Config.Expect of them, or after a settle time when it is the first. It fails
+// if the configuration is bad, the address cannot be bound, or ctx ends before
+// that. Nodes that are not there yet are looked for until Close.
+func Join(ctx context.Context, cfg Config) (*Cluster, error) {
+	c, err := open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c.joiner.start()
+	if err := c.joiner.checkSeeds(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	if err := c.settle(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.log.Info("joined the cluster", "members", len(c.Members()))
+	return c, nil
+}
+
+// open binds and starts everything but the search for others.
+func open(cfg Config) (*Cluster, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	var seed [8]byte
+	rand.Read(seed[:])
+	incarnation := binary.BigEndian.Uint64(seed[:])
+	name := joinName(cfg.Name, incarnation)
+	c := &Cluster{cfg: cfg, name: name, log: cfg.Logger.With("node", name)}
+	c.dropped = &dropLog{log: c.log}
+	inner := cfg.Transport
+	if inner == nil {
+		net, err := bind(cfg, c.dropped.logger())
+		if err != nil {
+			return nil, err
+		}
+		inner = net
+	}
+	c.traps = &tripwire{label: cfg.Label, self: name, dial: inner.DialAddressTimeout, watchers: map[string]*watcher{}}
+	mux := newMuxTransport(inner, c.traps.serve, c.dropped.count)
+	c.agent = newAgent(c, claims.Config{Self: claims.Node(incarnation), Observer: cfg.Observer})
+	c.traps.gone = c.agent.processGone
+	if c.list, err = memberlist.Create(c.memberlistConfig(mux)); err != nil {
+		mux.Shutdown()
+		return nil, fmt.Errorf("gossip: start membership: %w", err)
+	}
+	c.addr = c.list.LocalNode().Address()
+	c.joiner = newJoiner(c)
+	c.agent.start()
+	return c, nil
+}
+
+// memberlistConfig is tuned so that a frozen or cut-off node is given up within
+// 3 s in a small cluster: a probe round (2 x ProbeInterval), and a suspicion
+// of SuspicionMult x ProbeInterval.
+func (c *Cluster) memberlistConfig(transport memberlist.Transport) *memberlist.Config {
+	mc := memberlist.DefaultLANConfig()
+	mc.Name = c.name
+	mc.Label = c.cfg.Label
+	mc.Transport = transport
+	mc.TCPTimeout = 2 * time.Second
+	mc.ProbeInterval = 400 * time.Millisecond
+	mc.ProbeTimeout = 200 * time.Millisecond
+	mc.SuspicionMult = 3
+	mc.SuspicionMaxTimeoutMult = 2
+	mc.AwarenessMaxMultiplier = 2
+	mc.GossipInterval = 100 * time.Millisecond
+	mc.PushPullInterval = 15 * time.Second
+	mc.EnableCompression = false
+	mc.Delegate = c.agent
+	mc.Events = c.agent
+	mc.Alive = c.agent
+	mc.Logger = c.dropped.logger()
+	if ip, port, err := splitIPPort(c.cfg.Advertise); err == nil {
+		mc.AdvertiseAddr, mc.AdvertisePort = ip.String(), port
+	}
+	if len(c.cfg.Keys) > 0 {
+		mc.Keyring, _ = memberlist.NewKeyring(c.cfg.Keys, c.cfg.Keys[0]) // the keys were checked
+	}
+	return mc
+}
+
+// settle waits until this node may make claims.
+func (c *Cluster) settle(ctx context.Context) error {
+	want := max(c.cfg.Expect, 2)
+	var settled <-chan time.Time
+	if c.cfg.Expect == 0 {
+		if !c.joiner.hasTargets() {
+			return nil // nobody to wait for: others join this one
+		}
+		settled = time.After(settleTime)
+	}
+	remind := time.NewTicker(10 * time.Second)
+	defer remind.Stop()
+	for {
+		members, changed := c.agent.membership()
+		if len(members) >= want && c.agent.hasMet() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-settled:
+			return nil
+		case <-remind.C:
+			c.log.Info("waiting for other nodes", "members", len(members), "expect", want)
+		case <-ctx.Done():
+			return fmt.Errorf("gossip: join: %d of %d nodes found: %w", len(members), want, context.Cause(ctx))
+		}
+	}
+}
+
+// Node returns the name of this node, unique per start: Config.Name and a
+// random number.
+func (c *Cluster) Node() string { return c.name }
+
+// Addr returns the host:port at which other nodes reach this one.
+func (c *Cluster) Addr() string { return c.addr }
+
+// Members returns the nodes in view, this one included, sorted by name.
+func (c *Cluster) Members() []Member {
+	members, _ := c.agent.membership()
+	members = slices.Clone(members)
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	return members
+}
+
+// Dropped returns how many messages and connections were dropped because they
+// were malformed, not for this cluster, or too many.
+func (c *Cluster) Dropped() uint64 { return c.dropped.total() }
+
+// Acquire implements highlander.Cluster. The lease does not run out: Expires
+// is always zero. It is lost, with highlander.ErrConflict, when a netsplit
+// heals and the other side's holder is kept.
+func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
+	if err := c.checkAcquire(id, opts); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	w := &lease{agent: c.agent, id: id, meta: opts.Meta, granted: make(chan struct{}), done: make(chan struct{})}
+	if !c.agent.do(func(now time.Time) { c.agent.claim(now, w) }) {
+		return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
+	}
+	select {
+	case <-w.granted:
+		return w, nil
+	case <-w.done:
+		return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
+	case <-ctx.Done():
+		w.Release(context.WithoutCancel(ctx))
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (c *Cluster) checkAcquire(id string, opts highlander.AcquireOptions) error {
+	switch err := highlander.ValidateID(id); {
+	case err != nil:
+		return fmt.Errorf("acquire: %w", err)
+	case len(opts.Meta) > highlander.MaxMetaLen:
+		return fmt.Errorf("acquire %q: AcquireOptions.Meta has %d bytes; at most %d are allowed", id, len(opts.Meta), highlander.MaxMetaLen)
+	case opts.StopWithin < 0:
+		return fmt.Errorf("acquire %q: AcquireOptions.StopWithin is %v; it must not be negative", id, opts.StopWithin)
+	case c.cfg.Observer:
+		return fmt.Errorf("acquire %q: this node is an observer; it cannot hold an id", id)
+	}
+	return nil
+}
+
+// Lookup implements highlander.Cluster. It answers from this node's memory.
+func (c *Cluster) Lookup(ctx context.Context, id string) (highlander.Holder, error) {
+	if err := highlander.ValidateID(id); err != nil {
+		return highlander.Holder{}, fmt.Errorf("look up: %w", err)
+	}
+	var h highlander.Holder
+	var held bool
+	if !c.agent.do(func(time.Time) { h, held = c.agent.holder(id) }) {
+		return h, fmt.Errorf("look up %q: %w", id, highlander.ErrClosed)
+	}
+	if !held {
+		return h, fmt.Errorf("look up %q: %w", id, highlander.ErrNotHeld)
+	}
+	return h, nil
+}
+
+// Holders implements highlander.Cluster. It answers from this node's memory.
+func (c *Cluster) Holders(ctx context.Context) ([]highlander.Holder, error) {
+	var holders []highlander.Holder
+	if !c.agent.do(func(time.Time) { holders = c.agent.holders() }) {
+		return nil, fmt.Errorf("list holders: %w", highlander.ErrClosed)
+	}
+	return holders, nil
+}
+
+// Close implements highlander.Cluster: it ends the leases and tells the other
+// nodes, which takes a second at the most, and two more if an address that
+// does not answer is just being tried.
+func (c *Cluster) Close() error {
+	c.closeOnce.Do(func() {
+		c.joiner.stop()
+		c.agent.endLeases()
+		if c.list.NumMembers() > 1 {
+			if err := c.list.Leave(closeTimeout); err != nil {
+				c.log.Warn("left without an answer", "error", err)
+			}
+		}
+		c.agent.stop()
+		c.traps.close()
+		c.closeErr = c.list.Shutdown()
+		<-c.joiner.done
+		c.log.Info("left the cluster")
+	})
+	return c.closeErr
+}

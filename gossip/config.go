@@ -1,0 +1,218 @@
+package gossip
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// DefaultLabel is the label of a cluster that was given none.
+	DefaultLabel = "highlander"
+
+	// DefaultPort is the port of an address that has none.
+	DefaultPort = 7946
+
+	// The ports that nodes without any configuration share on loopback.
+	lastLoopbackPort = 7977
+
+	maxNameLen  = 128
+	maxLabelLen = 255
+)
+
+// Config says how a node takes part in a cluster. The zero value is a cluster
+// among the processes of this machine: each binds the first free port of
+// 127.0.0.1:7946-7977 and joins whoever is on the others.
+type Config struct {
+	// Name is the first part of the node's name; the host name if empty. Nodes
+	// may share it: the second part is random.
+	Name string
+
+	// Label names the cluster; DefaultLabel if empty. Nodes with another label
+	// are strangers.
+	Label string
+
+	// Bind is the IP:port to listen on, TCP and UDP. Port 0 takes a free one.
+	Bind string
+
+	// Advertise is the IP:port at which others reach this node, where that is
+	// not Bind. A Bind to all addresses advertises a private one by default.
+	Advertise string
+
+	// Join lists nodes to join, host:port; one is enough. A host may be a DNS
+	// name with many records. This node may be among them. They are tried for
+	// as long as the cluster is open.
+	Join []string
+
+	// Keys encrypt all traffic: 16, 24 or 32 bytes each for AES-128, -192 or
+	// -256. The first one encrypts, all of them decrypt.
+	Keys [][]byte
+
+	// Expect is how many nodes must be in view, this one included, before
+	// Join returns. Zero: any one other, or none after a settle time.
+	Expect int
+
+	// Observer nodes see everything, vote on nothing and cannot Acquire.
+	Observer bool
+
+	// Insecure allows a Bind beyond loopback without Keys.
+	Insecure bool
+
+	// Logger is where membership and take-overs are logged; slog.Default() if
+	// nil.
+	Logger *slog.Logger
+
+	// Transport replaces the network, such as for the injection of faults. It
+	// must be bound already; Bind and Advertise are then not used. Close shuts
+	// it down.
+	Transport memberlist.NodeAwareTransport
+}
+
+// withDefaults returns cfg with its empty fields filled in, or what is wrong
+// with it.
+func (cfg Config) withDefaults() (Config, error) {
+	if cfg.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return cfg, fmt.Errorf("gossip: Config.Name is empty and the host name is not known: %w", err)
+		}
+		cfg.Name = host
+	}
+	if cfg.Label == "" {
+		cfg.Label = DefaultLabel
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	for i, addr := range cfg.Join {
+		withPort, err := withDefaultPort(addr)
+		if err != nil {
+			return cfg, fmt.Errorf("gossip: Config.Join %q: %w; HOST or HOST:PORT is allowed", addr, err)
+		}
+		if i == 0 {
+			cfg.Join = append([]string(nil), cfg.Join...)
+		}
+		cfg.Join[i] = withPort
+	}
+	return cfg, errors.Join(cfg.checkName(), cfg.checkAddresses(), cfg.checkKeys(), cfg.checkExpect())
+}
+
+func (cfg Config) checkName() error {
+	switch {
+	case len(cfg.Name) > maxNameLen:
+		return fmt.Errorf("gossip: Config.Name has %d bytes; at most %d are allowed", len(cfg.Name), maxNameLen)
+	case strings.ContainsFunc(cfg.Name, func(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }):
+		return fmt.Errorf("gossip: Config.Name %q: '#', spaces and control characters are not allowed", cfg.Name)
+	case len(cfg.Label) > maxLabelLen:
+		return fmt.Errorf("gossip: Config.Label has %d bytes; at most %d are allowed", len(cfg.Label), maxLabelLen)
+	}
+	return nil
+}
+
+func (cfg Config) checkAddresses() error {
+	if cfg.Transport != nil || cfg.Bind == "" {
+		return nil
+	}
+	ip, _, err := splitIPPort(cfg.Bind)
+	if err != nil {
+		return fmt.Errorf("gossip: Config.Bind %q: %w", cfg.Bind, err)
+	}
+	if !ip.IsLoopback() && len(cfg.Keys) == 0 && !cfg.Insecure {
+		return fmt.Errorf("gossip: Config.Bind %s is reachable from other machines, and there is no key; set Keys, or Insecure to do without", cfg.Bind)
+	}
+	if cfg.Advertise != "" {
+		if ip, port, err := splitIPPort(cfg.Advertise); err != nil {
+			return fmt.Errorf("gossip: Config.Advertise %q: %w", cfg.Advertise, err)
+		} else if port == 0 || ip.IsUnspecified() {
+			return fmt.Errorf("gossip: Config.Advertise %q: others cannot reach it; an IP and a port other than 0 are needed", cfg.Advertise)
+		}
+	}
+	return nil
+}
+
+func (cfg Config) checkKeys() error {
+	for i, key := range cfg.Keys {
+		if err := memberlist.ValidateKey(key); err != nil {
+			return fmt.Errorf("gossip: Config.Keys[%d] has %d bytes; 16, 24 and 32 are allowed", i, len(key))
+		}
+	}
+	return nil
+}
+
+func (cfg Config) checkExpect() error {
+	if cfg.Expect < 0 {
+		return fmt.Errorf("gossip: Config.Expect is %d; it must not be negative", cfg.Expect)
+	}
+	return nil
+}
+
+// splitIPPort parses what can be listened on.
+func splitIPPort(addr string) (net.IP, int, error) {
+	host, portText, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, 0, errors.New("IP:PORT is allowed")
+	}
+	ip := net.ParseIP(host)
+	if ip == nil {
+		return nil, 0, fmt.Errorf("%q is not an IP address; IP:PORT is allowed", host)
+	}
+	port, err := parsePort(portText)
+	return ip, port, err
+}
+
+func parsePort(text string) (int, error) {
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("port %q: 0 to 65535 is allowed", text)
+	}
+	return int(port), nil
+}
+
+// withDefaultPort returns addr with DefaultPort if it has none.
+func withDefaultPort(addr string) (string, error) {
+	if addr == "" {
+		return "", errors.New("it is empty")
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		if strings.Contains(addr, ":") && net.ParseIP(addr) == nil {
+			return "", errors.New("it is not an address")
+		}
+		return net.JoinHostPort(addr, strconv.Itoa(DefaultPort)), nil
+	}
+	if host == "" {
+		return "", errors.New("the host is missing")
+	}
+	if n, err := parsePort(port); err != nil {
+		return "", err
+	} else if n == 0 {
+		return "", errors.New("port 0 cannot be joined")
+	}
+	return addr, nil
+}
+
+// joinName makes the name of a node, unique per start.
+func joinName(name string, incarnation uint64) string {
+	return fmt.Sprintf("%s#%016x", name, incarnation)
+}
+
+// splitName is the reverse of joinName.
+func splitName(full string) (name string, incarnation uint64, err error) {
+	name, text, ok := strings.Cut(full, "#")
+	raw, err := hex.DecodeString(text)
+	if !ok || err != nil || len(raw) != 8 {
+		return "", 0, fmt.Errorf("node name %q is not NAME#INCARNATION", full)
+	}
+	for _, b := range raw {
+		incarnation = incarnation<<8 | uint64(b)
+	}
+	return name, incarnation, nil
+}
