@@ -199,7 +199,7 @@ type rig struct {
 
 // rigUp wraps a child, whose ID may be left out, without serving it.
 func rigUp(tl *timeline, spec highlander.ChildSpec, opts ...highlander.Option) *rig {
-	r := &rig{tl: tl, cluster: newFakeCluster(tl), result: make(chan error, 1)}
+	r := &rig{tl: tl, cluster: newFakeCluster(tl)}
 	if spec.ID == "" {
 		spec.ID = "worker"
 	}
@@ -220,11 +220,11 @@ func serve(t *testing.T, tl *timeline, spec highlander.ChildSpec, opts ...highla
 
 func (r *rig) start(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	r.end = cancel
-	served := make(chan struct{})
+	result, served := make(chan error, 1), make(chan struct{})
+	r.end, r.result = cancel, result
 	go func() {
 		defer close(served)
-		r.result <- r.Serve(ctx)
+		result <- r.Serve(ctx)
 	}()
 	t.Cleanup(func() {
 		cancel()

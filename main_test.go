@@ -1,6 +1,7 @@
 package highlander_test
 
 import (
+	"log/slog"
 	"os"
 	"testing"
 
@@ -11,5 +12,6 @@ func TestMain(m *testing.M) {
 	if os.Getenv(overrunEnv) != "" {
 		overrunForReal()
 	}
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	goleak.VerifyTestMain(m)
 }
