@@ -506,7 +506,7 @@ func TestLossInTheLastMomentIsNotARelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tl := newTimeline()
 		lease := make(chan *fakeLease, 1)
-		r := serve(t, tl, highlander.ChildSpec{Service: untilTold(tl, 0)},
+		r := serve(t, tl, highlander.ChildSpec{Service: untilTold(tl, time.Second)},
 			highlander.WithObserver(func(e highlander.Event) {
 				tl.event(e)
 				if e.Kind == highlander.EventStopped {
@@ -515,23 +515,24 @@ func TestLossInTheLastMomentIsNotARelease(t *testing.T) {
 			}))
 		lease <- r.cluster.grant(t)
 		r.end()
+		time.Sleep(time.Second)
 		mustMatch(t, r.returned(t), context.Canceled)
 		tl.mustBe(t, `
 			0s waiting
 			0s acquired #1
 			0s started #1
 			0s stopping #1: shutdown
-			0s child returns
-			0s stopped #1
-			0s lost #1: lease lost
-			0s release called`)
+			1s child returns
+			1s stopped #1
+			1s lost #1: lease lost
+			1s release called`)
 	})
 }
 
 func TestReleaseHasAContextThatLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tl := newTimeline()
-		r := rigUp(tl, highlander.ChildSpec{Service: untilTold(tl, 0)},
+		r := rigUp(tl, highlander.ChildSpec{Service: untilTold(tl, time.Second)},
 			highlander.WithLogger((&levels{tl: tl}).warnings()))
 		r.cluster.release = func(ctx context.Context) error {
 			if ctx.Err() != nil {
@@ -550,11 +551,11 @@ func TestReleaseHasAContextThatLives(t *testing.T) {
 			0s acquired #1
 			0s started #1
 			0s stopping #1: shutdown
-			0s child returns
-			0s stopped #1
-			0s release called
-			5s log WARN the cluster did not confirm the release; others may have to wait for the lease to run out
-			5s released #1: context deadline exceeded`)
+			1s child returns
+			1s stopped #1
+			1s release called
+			6s log WARN the cluster did not confirm the release; others may have to wait for the lease to run out
+			6s released #1: context deadline exceeded`)
 	})
 }
 

@@ -200,8 +200,8 @@ func TestGoroutinesOfASingleton(t *testing.T) {
 				wg.Go(func() { highlander.Wrap(cluster.Node(want.node), child).Serve(ctx) })
 			}
 			synctest.Wait()
-			if got := runtime.NumGoroutine() - before; got != n*want.each {
-				t.Errorf("%d singletons, of each of which one %s, have %d goroutines, want %d", n, want.node, got, n*want.each)
+			if got := runtime.NumGoroutine() - before; got > n*want.each {
+				t.Errorf("%d singletons, each of which %s, have %d goroutines, want at most %d", n, want.node, got, n*want.each)
 			}
 			before = runtime.NumGoroutine()
 		}
