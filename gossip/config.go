@@ -1,15 +1,18 @@
 package gossip
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -79,6 +82,9 @@ type Config struct {
 // withDefaults returns cfg with its empty fields filled in, or what is wrong
 // with it.
 func (cfg Config) withDefaults() (Config, error) {
+	if err := cfg.check(func(field string) string { return "Config." + field }); err != nil {
+		return cfg, fmt.Errorf("gossip: %w", err)
+	}
 	if cfg.Name == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -92,64 +98,84 @@ func (cfg Config) withDefaults() (Config, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	cfg.Join = slices.Clone(cfg.Join)
 	for i, addr := range cfg.Join {
-		withPort, err := withDefaultPort(addr)
-		if err != nil {
-			return cfg, fmt.Errorf("gossip: Config.Join %q: %w; HOST or HOST:PORT is allowed", addr, err)
-		}
-		if i == 0 {
-			cfg.Join = append([]string(nil), cfg.Join...)
-		}
-		cfg.Join[i] = withPort
+		cfg.Join[i], _ = withDefaultPort(addr) // was checked
 	}
-	return cfg, errors.Join(cfg.checkName(), cfg.checkAddresses(), cfg.checkKeys(), cfg.checkExpect())
+	return cfg, nil
 }
 
-func (cfg Config) checkName() error {
+// naming says what a field is called where the user wrote it.
+type naming func(field string) string
+
+// check returns the first thing that is wrong with cfg.
+func (cfg Config) check(name naming) error {
+	return cmp.Or(cfg.checkNames(name), cfg.checkBind(name), cfg.checkAdvertise(name), cfg.checkJoin(name), cfg.checkKeys(name), cfg.checkExpect(name))
+}
+
+func (cfg Config) checkNames(name naming) error {
 	switch {
 	case len(cfg.Name) > maxNameLen:
-		return fmt.Errorf("gossip: Config.Name has %d bytes; at most %d are allowed", len(cfg.Name), maxNameLen)
+		return fmt.Errorf("%s has %d bytes; at most %d are allowed", name("Name"), len(cfg.Name), maxNameLen)
 	case strings.ContainsFunc(cfg.Name, func(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }):
-		return fmt.Errorf("gossip: Config.Name %q: '#', spaces and control characters are not allowed", cfg.Name)
+		return fmt.Errorf("%s %q: '#', spaces and control characters are not allowed", name("Name"), cfg.Name)
+	case !utf8.ValidString(cfg.Name):
+		return fmt.Errorf("%s %q is not UTF-8", name("Name"), cfg.Name)
 	case len(cfg.Label) > maxLabelLen:
-		return fmt.Errorf("gossip: Config.Label has %d bytes; at most %d are allowed", len(cfg.Label), maxLabelLen)
+		return fmt.Errorf("%s has %d bytes; at most %d are allowed", name("Label"), len(cfg.Label), maxLabelLen)
 	}
 	return nil
 }
 
-func (cfg Config) checkAddresses() error {
+func (cfg Config) checkBind(name naming) error {
 	if cfg.Transport != nil || cfg.Bind == "" {
 		return nil
 	}
 	ip, _, err := splitIPPort(cfg.Bind)
 	if err != nil {
-		return fmt.Errorf("gossip: Config.Bind %q: %w", cfg.Bind, err)
+		return fmt.Errorf("%s %q: %w", name("Bind"), cfg.Bind, err)
 	}
 	if !ip.IsLoopback() && len(cfg.Keys) == 0 && !cfg.Insecure {
-		return fmt.Errorf("gossip: Config.Bind %s is reachable from other machines, and there is no key; set Keys, or Insecure to do without", cfg.Bind)
+		return fmt.Errorf("%s %s is reachable from other machines, and there is no key; set %s, or %s to do without",
+			name("Bind"), cfg.Bind, name("Keys"), name("Insecure"))
 	}
-	if cfg.Advertise != "" {
-		if ip, port, err := splitIPPort(cfg.Advertise); err != nil {
-			return fmt.Errorf("gossip: Config.Advertise %q: %w", cfg.Advertise, err)
-		} else if port == 0 || ip.IsUnspecified() {
-			return fmt.Errorf("gossip: Config.Advertise %q: others cannot reach it; an IP and a port other than 0 are needed", cfg.Advertise)
+	return nil
+}
+
+func (cfg Config) checkAdvertise(name naming) error {
+	if cfg.Advertise == "" {
+		return nil
+	}
+	switch ip, port, err := splitIPPort(cfg.Advertise); {
+	case err != nil:
+		return fmt.Errorf("%s %q: %w", name("Advertise"), cfg.Advertise, err)
+	case port == 0 || ip.IsUnspecified():
+		return fmt.Errorf("%s %q: others cannot reach that; an IP and a port other than 0 are needed", name("Advertise"), cfg.Advertise)
+	}
+	return nil
+}
+
+func (cfg Config) checkJoin(name naming) error {
+	for _, addr := range cfg.Join {
+		if _, err := withDefaultPort(addr); err != nil {
+			return fmt.Errorf("%s %q: %w; HOST and HOST:PORT are allowed", name("Join"), addr, err)
 		}
 	}
 	return nil
 }
 
-func (cfg Config) checkKeys() error {
+func (cfg Config) checkKeys(name naming) error {
 	for i, key := range cfg.Keys {
 		if err := memberlist.ValidateKey(key); err != nil {
-			return fmt.Errorf("gossip: Config.Keys[%d] has %d bytes; 16, 24 and 32 are allowed", i, len(key))
+			return fmt.Errorf("%s: key %d has %d bytes; 16, 24 and 32 are allowed", name("Keys"), i+1, len(key))
 		}
 	}
 	return nil
 }
 
-func (cfg Config) checkExpect() error {
+func (cfg Config) checkExpect(name naming) error {
 	if cfg.Expect < 0 {
-		return fmt.Errorf("gossip: Config.Expect is %d; it must not be negative", cfg.Expect)
+		return fmt.Errorf("%s is %d; it must not be negative", name("Expect"), cfg.Expect)
 	}
 	return nil
 }
