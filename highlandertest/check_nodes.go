@@ -171,6 +171,24 @@ func crashedHolder(s *script) {
 	}
 }
 
+func crashedNode(s *script) {
+	a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
+	ids := make([]string, 50)
+	for i := range ids {
+		ids[i] = fmt.Sprint("id", i)
+		s.acquire(a, ids[i])
+	}
+	waiters := make([]*waiter, len(ids))
+	for i, id := range ids {
+		waiters[i] = s.start(b, id)
+	}
+	s.crash(a)
+	for i, w := range waiters {
+		w.lease()
+		s.seeHolder(ids[i], b, b, c)
+	}
+}
+
 func crashedWaiter(s *script) {
 	a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
 	l := s.acquire(a, "id")

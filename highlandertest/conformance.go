@@ -104,6 +104,7 @@ var nodeChecks = []check{
 	{"a node that comes late sees holders and queues", lateNode},
 	{"a node that returns is another node", returningNode},
 	{"a crashed holder is replaced by one node", crashedHolder},
+	{"all ids of a crashed node are taken over", crashedNode},
 	{"a crashed waiter is passed over", crashedWaiter},
 }
 

@@ -49,26 +49,34 @@ func ExampleCluster_Partition() {
 	// whole: true <nil>
 }
 
-// Inside a synctest bubble, synctest.Wait is all the waiting a test needs: when
-// it returns, everybody has done what there was to do.
+// A child wrapped on two nodes. Inside a synctest bubble, synctest.Wait is all
+// the waiting a test needs: when it returns, everybody has done what there was
+// to do.
 func ExampleNew() {
 	t := new(testing.T) // in a test, the one it was given
 	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 		c := highlandertest.New()
-		frozen, _ := c.Node("a").Acquire(t.Context(), "worker", highlander.AcquireOptions{})
-		var taken highlander.Lease
-		go func() { taken, _ = c.Node("b").Acquire(t.Context(), "worker", highlander.AcquireOptions{}) }()
-		synctest.Wait() // b waits
+		for _, name := range []string{"a", "b"} {
+			child := highlander.ServiceFunc(func(ctx context.Context) error {
+				fmt.Println("starts on", name)
+				<-ctx.Done()
+				fmt.Println("stops on", name, "-", context.Cause(ctx))
+				return nil
+			})
+			go highlander.Wrap(c.Node(name), highlander.ChildSpec{ID: "worker", Service: child}).Serve(ctx)
+			synctest.Wait()
+		}
 
-		c.Freeze("a")
-		synctest.Wait() // b has taken over, a does not know
-		fmt.Println("frozen:", taken.Token(), frozen.Err())
-
+		c.Freeze("a") // b takes over, of which a does not know
+		synctest.Wait()
 		c.Unfreeze("a")
 		synctest.Wait()
-		fmt.Println("awake: ", taken.Err(), frozen.Err())
 	})
 	// Output:
-	// frozen: 2 <nil>
-	// awake:  <nil> highlander: another node holds the id
+	// starts on a
+	// starts on b
+	// stops on a - highlander: another node holds the id
+	// stops on b - highlander: shutdown
 }
