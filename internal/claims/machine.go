@@ -63,6 +63,7 @@ type Machine struct {
 
 	idleTicks int // the constants above, but for tests
 	goneTicks uint64
+	forgotten uint64 // the highest floor of an id that was forgotten
 
 	touched []*record // to be settled before the input is done with
 	waiting []*record // not acknowledged by all, or idle: looked at each tick
@@ -271,31 +272,29 @@ func (m *Machine) lookAgain(r *record) bool {
 			m.send(r, p)
 		}
 	}
-	if !r.unused() {
+	if r.inUse() {
 		r.idle = 0
 		m.touch(r) // a token may have to be raised (rule 16)
 		return !acked || r.raiseDue()
 	}
 	r.idle++
-	if acked && r.idle > m.idleTicks && !r.touched {
-		delete(m.ids, r.id)
-		return false
+	if r.idle <= m.idleTicks || !acked || r.unsent() || r.touched {
+		return true
 	}
-	return true
+	m.forgotten = max(m.forgotten, r.floor)
+	delete(m.ids, r.id)
+	return false
 }
 
-// unused says whether no claim for r is known and its vote is free. Its floor
-// need not be remembered: the clock has been above it (rule 11).
-func (r *record) unused() bool {
-	if len(r.own) > 0 || r.vote.Claim != (Claim{}) || r.changed {
-		return false
-	}
-	for i := range r.links {
-		if l := &r.links[i]; l.send || l.state != nil && len(l.state.Claims) > 0 {
-			return false
-		}
-	}
-	return true
+// inUse says whether a claim for r is known or its vote is not free.
+func (r *record) inUse() bool {
+	return len(r.own) > 0 || r.vote.Claim != (Claim{}) ||
+		slices.ContainsFunc(r.links, func(l link) bool { return l.state != nil && len(l.state.Claims) > 0 })
+}
+
+// unsent says whether r is in an outbox.
+func (r *record) unsent() bool {
+	return slices.ContainsFunc(r.links, func(l link) bool { return l.send })
 }
 
 func (r *record) raiseDue() bool {
@@ -334,6 +333,9 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 func (m *Machine) update(now time.Time, p *peer, u Update) {
 	r := m.record(now, u.ID)
 	l := m.link(r, p)
+	if u.Seen != 0 && r.ver == 0 {
+		r.changed = true // the peer remembers what was forgotten here
+	}
 	if u.Seen > l.acked && u.Seen <= r.ver {
 		l.acked = u.Seen
 		m.heard(p)
@@ -462,12 +464,13 @@ func (m *Machine) holder(r *record) (Holder, bool) {
 	return Holder{ID: r.id, Claim: best.Claim, Token: best.token, Meta: best.meta, Since: HLC(best.won).Time()}, true
 }
 
-// record returns what is kept of id. The epoch of a new one starts at the
-// clock, so that it is above all that were used before id was forgotten.
+// record returns what is kept of id. A new one may have been forgotten before:
+// its epoch starts at the clock, above all that were used then, and its floor
+// is not below the one it had.
 func (m *Machine) record(now time.Time, id string) *record {
 	r := m.ids[id]
 	if r == nil {
-		r = &record{id: id, vote: Vote{Epoch: uint64(m.clock.next(now))}}
+		r = &record{id: id, vote: Vote{Epoch: uint64(m.clock.next(now))}, floor: m.forgotten}
 		m.ids[id] = r
 		m.wait(r)
 	}
