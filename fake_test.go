@@ -71,9 +71,10 @@ type fakeCluster struct {
 	tl       *timeline
 	grants   chan *fakeLease
 	closed   chan struct{}
-	refuse   error                           // what Acquire returns at once, if not nil
-	release  func(ctx context.Context) error // what Release does besides; may be nil
-	lookup   func(ctx context.Context) (highlander.Holder, error)
+	refuse   error                                                // what Acquire returns at once, if not nil
+	onGrant  func(*fakeLease)                                     // called before Acquire returns; may be nil
+	release  func(ctx context.Context) error                      // what Release does besides; may be nil
+	lookup   func(ctx context.Context) (highlander.Holder, error) // what Lookup does; may be nil
 	acquired []highlander.AcquireOptions
 	token    uint64
 }
@@ -91,6 +92,9 @@ func (c *fakeCluster) Acquire(ctx context.Context, id string, opts highlander.Ac
 	}
 	select {
 	case lease := <-c.grants:
+		if c.onGrant != nil {
+			c.onGrant(lease)
+		}
 		return lease, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -118,15 +122,24 @@ func (c *fakeCluster) Close() error {
 func (c *fakeCluster) grant(t *testing.T) *fakeLease {
 	t.Helper()
 	synctest.Wait()
-	c.token++
-	lease := &fakeLease{cluster: c, token: c.token, done: make(chan struct{})}
-	select {
-	case c.grants <- lease:
-	default:
+	lease := c.tryGrant()
+	if lease == nil {
 		t.Fatalf("nobody waits for the lease; this happened:\n%s", c.tl.text())
 	}
 	synctest.Wait()
 	return lease
+}
+
+// tryGrant gives the lease to the Acquire that waits; nil if none does.
+func (c *fakeCluster) tryGrant() *fakeLease {
+	lease := &fakeLease{cluster: c, token: c.token + 1, done: make(chan struct{})}
+	select {
+	case c.grants <- lease:
+		c.token++
+		return lease
+	default:
+		return nil
+	}
 }
 
 type fakeLease struct {
