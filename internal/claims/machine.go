@@ -79,6 +79,8 @@ type peer struct {
 	everInView bool
 	voter      bool
 	leftAt     uint64 // tick
+	since      HLC    // when it came into our view
+	heldSince  HLC    // when we came into its view, as it says
 	unanswered int    // pings in a row
 	pinged     uint64 // number of the last ping
 	answered   uint64 // number of the last one answered
@@ -192,14 +194,42 @@ func (m *Machine) NodeUp(now time.Time, n Node, voter bool) {
 		return
 	}
 	p := m.peer(n)
+	if !p.inView {
+		p.since = m.clock.next(now)
+	}
 	p.inView, p.everInView, p.voter = true, true, voter
 	p.unanswered = 0
+	m.sendEvery(p)
+	m.finish(now)
+}
+
+// sendEvery sends p every id (rule 3).
+func (m *Machine) sendEvery(p *peer) {
 	for _, r := range m.sorted() {
-		m.send(r, p) // rule 3: it gets every id
+		m.send(r, p)
 		m.wait(r)
 		m.touch(r)
 	}
-	m.finish(now)
+}
+
+// rejoined notes since when p has this node in its view. When it had given
+// this node up in between, it may have forgotten ids whose last word did not
+// come here, so all that this node knows is told anew.
+func (m *Machine) rejoined(p *peer, since HLC) {
+	if since <= p.heldSince {
+		return
+	}
+	again := p.heldSince != 0
+	p.heldSince = since
+	if !again {
+		return
+	}
+	for _, r := range m.ids {
+		m.link(r, p).acked = 0
+	}
+	if p.inView {
+		m.sendEvery(p)
+	}
 }
 
 // NodeDown says that n has left the view: it ended, or the failure detector
@@ -316,6 +346,7 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 		p = m.peer(msg.From)
 		p.leftAt = m.ticks
 	}
+	m.rejoined(p, msg.Since)
 	if msg.Pong > p.answered && msg.Pong <= p.pinged {
 		p.answered = msg.Pong
 		m.heard(p)
@@ -362,7 +393,7 @@ func (r *record) raiseFloor(s *State) {
 
 // sane says whether no number in msg would take a counter near its end.
 func (msg *Message) sane() bool {
-	if msg.HLC >= maxHLC {
+	if msg.HLC >= maxHLC || msg.Since >= maxHLC {
 		return false
 	}
 	for _, u := range msg.Updates {
@@ -401,7 +432,7 @@ func (m *Machine) Outbox(nodes []Node) []Node {
 // the newest.
 func (m *Machine) Message(now time.Time, n Node, limit int) Message {
 	p := m.byNode[n]
-	msg := Message{From: m.cfg.Self, To: n, HLC: m.clock.next(now), Pong: p.pongDue}
+	msg := Message{From: m.cfg.Self, To: n, HLC: m.clock.next(now), Since: p.since, Pong: p.pongDue}
 	if p.pingDue {
 		msg.Ping = p.pinged
 	}

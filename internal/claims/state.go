@@ -78,6 +78,7 @@ type Update struct {
 type Message struct {
 	From, To Node
 	HLC      HLC
+	Since    HLC    // when the receiver came into the sender's view
 	Ping     uint64 // answer with this number; zero: no ping
 	Pong     uint64 // answers a ping; zero: no pong
 	Updates  []Update

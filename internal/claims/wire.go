@@ -30,7 +30,7 @@ var ErrMalformed = errors.New("malformed message")
 // AppendMessage appends the wire format of msg to b.
 func AppendMessage(b []byte, msg Message) []byte {
 	b = append(b, wireVersion)
-	b = appendUint64(b, uint64(msg.From), uint64(msg.To), uint64(msg.HLC))
+	b = appendUint64(b, uint64(msg.From), uint64(msg.To), uint64(msg.HLC), uint64(msg.Since))
 	b = binary.AppendUvarint(b, msg.Ping)
 	b = binary.AppendUvarint(b, msg.Pong)
 	b = binary.AppendUvarint(b, uint64(len(msg.Updates)))
@@ -91,7 +91,7 @@ func ParseMessage(b []byte) (Message, error) {
 	if v := d.byte(); d.err == nil && v != wireVersion {
 		return Message{}, fmt.Errorf("%w: version %d, this is version %d", ErrMalformed, v, wireVersion)
 	}
-	msg := Message{From: Node(d.uint64()), To: Node(d.uint64()), HLC: HLC(d.uint64()), Ping: d.uvarint(), Pong: d.uvarint()}
+	msg := Message{From: Node(d.uint64()), To: Node(d.uint64()), HLC: HLC(d.uint64()), Since: HLC(d.uint64()), Ping: d.uvarint(), Pong: d.uvarint()}
 	n := d.count("updates", minUpdateLen)
 	if n > 0 {
 		msg.Updates = make([]Update, 0, n)

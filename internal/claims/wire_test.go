@@ -8,7 +8,7 @@ import (
 
 func sampleMessage() Message {
 	return Message{
-		From: 1, To: 2, HLC: 77, Ping: 3, Pong: 300,
+		From: 1, To: 2, HLC: 77, Since: 76, Ping: 3, Pong: 300,
 		Updates: []Update{
 			{State: &State{ID: "a", Ver: 5, Vote: Vote{Epoch: 9, Claim: Claim{1, 2, 3}, Recall: true}, Floor: 12}, Seen: 4, Gave: 8, WantAck: true},
 			{State: &State{ID: "ü/ ", Ver: 6, Claims: []ClaimState{
