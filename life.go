@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -30,7 +31,8 @@ type life struct {
 	child     *childRun // nil unless it runs
 	finished  *childRun // the last run of a child that is done
 	intensity intensity
-	err       error // what Serve returns
+	exitOnce  func() // ends the process
+	err       error  // what Serve returns
 }
 
 // step is a state: it does what is to be done there and returns the next one,
@@ -42,6 +44,10 @@ type held struct {
 	lease Lease
 	since time.Time
 }
+
+// exitGrace is how long a blocked observer or log handler can delay the exit of
+// the process.
+const exitGrace = 100 * time.Millisecond
 
 // releaseWithin is how long the cluster may take to release a lease.
 const releaseWithin = 5 * time.Second
@@ -56,6 +62,7 @@ func newLife(ctx context.Context, s *Singleton) *life {
 		ctx:       ctx,
 		log:       logger.With("id", s.spec.ID, "node", s.node),
 		intensity: intensity{max: s.spec.MaxRestarts, window: s.spec.Window},
+		exitOnce:  sync.OnceFunc(func() { s.exit(1) }),
 	}
 }
 
@@ -172,12 +179,14 @@ func (l *life) losing() step {
 	if deadline.IsZero() {
 		deadline = time.Now().Add(l.spec.Shutdown)
 	}
+	disarm := l.exitAfter(deadline)
 	l.show(Stopping, l.held)
 	l.emit(EventLost, cause)
 	if told {
 		l.emit(EventStopping, cause)
 	}
 	l.await(deadline, nil, cause)
+	disarm()
 	l.stopped()
 	return l.lost
 }
@@ -260,6 +269,22 @@ func (l *life) await(deadline time.Time, lost <-chan struct{}, cause error) bool
 			first, pause = false, 2*pause
 		}
 	}
+}
+
+// exitAfter makes sure that the process exits if the child still runs after the
+// deadline, even if the goroutine of Serve hangs in an observer or a log handler
+// and does not get to it itself. That costs nothing without WithExitOnOverrun.
+func (l *life) exitAfter(deadline time.Time) (disarm func()) {
+	if !l.options.exitOnOverrun {
+		return func() {}
+	}
+	child := l.child
+	timer := time.AfterFunc(max(time.Until(deadline), 0)+exitGrace, func() {
+		if !child.hasReturned() {
+			l.exitOnce()
+		}
+	})
+	return func() { timer.Stop() }
 }
 
 // stopped is called when the child has returned after it was told to stop.

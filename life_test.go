@@ -180,6 +180,33 @@ func TestOverrunAloneDoesNotExit(t *testing.T) {
 	})
 }
 
+// A log that goes into a full pipe, say, must not keep the process alive.
+func TestExitOnOverrunDoesNotWaitForObservers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tl := newTimeline()
+		unblock := make(chan struct{})
+		r := rigUp(tl, highlander.ChildSpec{Service: untilTold(tl, time.Minute)}, highlander.WithExitOnOverrun(),
+			highlander.WithObserver(func(e highlander.Event) {
+				tl.event(e)
+				if e.Kind == highlander.EventLost {
+					<-unblock
+				}
+			}))
+		r.SetExit(func(code int) { tl.add("exit %d", code) })
+		r.start(t)
+		r.cluster.grant(t).lose(highlander.ErrLeaseLost, 3*time.Second)
+		time.Sleep(2 * time.Minute)
+		tl.mustBe(t, `
+			0s waiting
+			0s acquired #1
+			0s started #1
+			0s lost #1: lease lost
+			3.1s exit 1
+			1m0s child returns`)
+		close(unblock)
+	})
+}
+
 // From the loss on, the moment counts at which others may start.
 func TestLeaseLostWhileStopping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,8 +13,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(overrunEnv) != "" {
 		overrunForReal()
 	}
-	if err := flag.Set("rapid.checks", "2000"); err != nil { // the command line still counts
-		panic(err)
+	for name, value := range map[string]string{"rapid.checks": "2000", "rapid.nofailfile": "true"} { // the command line still counts
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
 	}
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	goleak.VerifyTestMain(m)

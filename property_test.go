@@ -106,7 +106,7 @@ type world struct {
 	starts    int                // of the child in this Serve
 	events    []highlander.Event // of this Serve
 	armed     map[highlander.EventKind]move
-	exited    bool // since the loss
+	exited    bool // in this Serve; here the process goes on after that
 }
 
 func newWorld(spec highlander.ChildSpec, releaseWhenDone bool) *world {
@@ -190,7 +190,7 @@ func (w *world) serve() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
-	w.result, w.end, w.ended, w.endIsSeen, w.closed, w.events, w.starts = result, cancel, time.Time{}, false, false, nil, 0
+	w.result, w.end, w.ended, w.endIsSeen, w.closed, w.events, w.starts, w.exited = result, cancel, time.Time{}, false, false, nil, 0, false
 	w.tl.add("-- Serve")
 	go func() { result <- w.single.Serve(ctx) }()
 	w.settle()
@@ -245,7 +245,7 @@ func (w *world) onRelease(context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.must(w.child == nil, "the lease is released while the child runs")
-	w.lease, w.lost, w.lossSeen, w.exited = nil, time.Time{}, false, false
+	w.lease, w.lost, w.lossSeen = nil, time.Time{}, false
 	return nil
 }
 

@@ -77,6 +77,6 @@ func (l *life) overrun(cause error, first bool) {
 	}
 	l.emit(EventOverrun, cause)
 	if cause != ErrShutdown && l.options.exitOnOverrun {
-		l.exit(1)
+		l.exitOnce()
 	}
 }
