@@ -1,0 +1,511 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/spf13/cobra"
+
+	"highlander"
+	"highlander/gossip"
+)
+
+const (
+	benchID      = "highlander-bench"
+	benchNodes   = 3
+	stepTimeout  = 60 * time.Second // for anything a measurement waits for
+	restBetween  = 20 * time.Millisecond
+	idleFor      = 10 * time.Second
+	swarmSize    = 50
+	slowestShare = 10 // slow measurements are repeated this much less often
+)
+
+func newBenchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure take-over and throughput",
+		Long: `Bench starts three node processes on this machine and measures how long it takes
+from the end of a child on one node to its start on another. Without --cluster
+the nodes form an embedded cluster of their own on loopback.`,
+		Example: `  highlander bench
+  highlander bench --rounds 10 --only graceful,kill
+  highlander bench --json > figures.json`,
+		Args: noArgs,
+	}
+	b := &bench{}
+	url := addClusterFlag(cmd)
+	cmd.Flags().IntVar(&b.rounds, "rounds", 50, "how often the fast measurements are made; the slow ones a tenth of that, at least 3 times")
+	only := cmd.Flags().StringSlice("only", nil, "measure only these: "+strings.Join(measureNames(), ", "))
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if b.rounds < 1 {
+			return usageErrorf("--rounds %d: at least 1 is needed", b.rounds)
+		}
+		for _, name := range *only {
+			if !slices.Contains(measureNames(), name) {
+				return usageErrorf("--only %q: allowed are %s", name, strings.Join(measureNames(), ", "))
+			}
+		}
+		if _, err := parseGossip(*url); err != nil {
+			return err
+		}
+		b.url, b.progress = *url, newProgress(cmd.ErrOrStderr())
+		ctx, stop := untilSignal(cmd.Context())
+		defer stop()
+		results, err := b.run(ctx, *only)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(results)
+		}
+		return results.print(cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+// bench makes measurements, each in a fleet of its own.
+type bench struct {
+	url      string
+	rounds   int
+	progress *progress
+}
+
+// measurement is something to measure. run returns one figure a round.
+type measurement struct {
+	name    string
+	what    string
+	slow    bool // rounds / slowestShare
+	own     bool // only in a cluster of the bench's own
+	measure func(b *bench, ctx context.Context, rounds int) ([]result, error)
+}
+
+func measurements() []measurement {
+	return []measurement{
+		{name: "graceful", what: "graceful hand-over, one id: child returned -> running elsewhere", measure: (*bench).graceful},
+		{name: "kill", what: "kill -9, one id: signal sent -> running elsewhere", measure: (*bench).killed},
+		{name: "freeze", what: "SIGSTOP of the holder: signal sent -> running elsewhere", slow: true, measure: (*bench).frozen},
+		{name: "split", what: "netsplit: healed -> one left", slow: true, own: true, measure: (*bench).healed},
+		{name: "1000", what: "1,000 ids", slow: true, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 1000) }},
+		{name: "10000", what: "10,000 ids", slow: true, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 10000) }},
+		{name: "idle", what: "idle node holding 10,000 ids", measure: func(b *bench, ctx context.Context, _ int) ([]result, error) { return b.idle(ctx) }},
+		{name: "swarm", what: "50 nodes in one process: join -> first child running", slow: true, own: true, measure: (*bench).swarm},
+	}
+}
+
+func measureNames() []string {
+	var names []string
+	for _, m := range measurements() {
+		names = append(names, m.name)
+	}
+	return names
+}
+
+func (b *bench) run(ctx context.Context, only []string) (*report, error) {
+	rep := &report{Machine: machine(), Version: version(), Cluster: b.url}
+	for _, m := range measurements() {
+		if len(only) > 0 && !slices.Contains(only, m.name) || m.own && b.url != "" || m.name == "freeze" && !canFreeze {
+			continue
+		}
+		rounds := b.rounds
+		if m.slow {
+			rounds = max(3, rounds/slowestShare)
+		}
+		b.progress.step("measuring %s (%s)", m.name, m.what)
+		results, err := m.measure(b, ctx, rounds)
+		if err != nil {
+			return nil, fmt.Errorf("bench %s: %w", m.name, err)
+		}
+		for i := range results {
+			if results[i].What == "" {
+				results[i].What = m.what
+			}
+			results[i].Name = m.name
+		}
+		rep.Results = append(rep.Results, results...)
+	}
+	b.progress.done()
+	return rep, nil
+}
+
+// withFleet runs f in a fleet of three nodes.
+func (b *bench) withFleet(ctx context.Context, quiet bool, f func(*fleet) error) error {
+	fl := newFleet(b.url, quiet)
+	defer fl.close()
+	if err := fl.startAll(ctx, benchNodes); err != nil {
+		return err
+	}
+	return f(fl)
+}
+
+// rounds repeats round in one fleet and collects the figures.
+func (b *bench) repeat(ctx context.Context, rounds int, round func(context.Context, *fleet) (time.Duration, error)) ([]result, error) {
+	var figures []time.Duration
+	err := b.withFleet(ctx, false, func(f *fleet) error {
+		if err := f.order(nodeOrder{Op: opWrap, ID: benchID}, f.live()...); err != nil {
+			return err
+		}
+		for i := range rounds {
+			ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+			d, err := b.oneRound(ctx, f, round)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("round %d: %w", i+1, err)
+			}
+			figures = append(figures, d)
+			b.progress.update("round %d of %d: %v", i+1, rounds, d)
+		}
+		return nil
+	})
+	return []result{summarize(figures)}, err
+}
+
+func (b *bench) oneRound(ctx context.Context, f *fleet, round func(context.Context, *fleet) (time.Duration, error)) (time.Duration, error) {
+	if err := f.until(ctx, "one holder", func() bool { return f.one(benchID) != nil }); err != nil {
+		return 0, err
+	}
+	if err := f.whole(ctx); err != nil {
+		return 0, err
+	}
+	if err := f.during(ctx, restBetween); err != nil { // the others have queued up
+		return 0, err
+	}
+	return round(ctx, f)
+}
+
+func (b *bench) graceful(ctx context.Context, rounds int) ([]result, error) {
+	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
+		holder := f.one(benchID)
+		delete(holder.stopped, benchID)
+		if err := f.order(nodeOrder{Op: opStop, ID: benchID}, holder); err != nil {
+			return 0, err
+		}
+		err := f.until(ctx, "the next holder", func() bool {
+			_, stopped := holder.stopped[benchID]
+			return stopped && f.one(benchID) != nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		next := f.one(benchID)
+		return next.running[benchID] - holder.stopped[benchID].At, f.order(nodeOrder{Op: opWrap, ID: benchID}, holder)
+	})
+}
+
+func (b *bench) killed(ctx context.Context, rounds int) ([]result, error) {
+	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
+		at := f.kill(f.one(benchID))
+		if err := f.until(ctx, "the next holder", func() bool { return f.one(benchID) != nil }); err != nil {
+			return 0, err
+		}
+		took := f.one(benchID).running[benchID] - at
+		fresh, err := f.start(ctx)
+		if err != nil {
+			return 0, err
+		}
+		return took, f.order(nodeOrder{Op: opWrap, ID: benchID}, fresh)
+	})
+}
+
+func (b *bench) frozen(ctx context.Context, rounds int) ([]result, error) {
+	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
+		holder := f.one(benchID)
+		at, err := f.freeze(holder)
+		if err != nil {
+			return 0, err
+		}
+		err = f.until(ctx, "the next holder", func() bool { return len(f.holders(benchID)) == 2 })
+		if err != nil {
+			return 0, err
+		}
+		next := f.holders(benchID)[0]
+		if next == holder {
+			next = f.holders(benchID)[1]
+		}
+		took := next.running[benchID] - at
+		if err := f.thaw(holder); err != nil {
+			return 0, err
+		}
+		return took, f.until(ctx, "the woken holder to stop", func() bool { return f.one(benchID) == next })
+	})
+}
+
+func (b *bench) healed(ctx context.Context, rounds int) ([]result, error) {
+	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
+		holder := f.one(benchID)
+		if err := f.split(holder); err != nil {
+			return 0, err
+		}
+		if err := f.until(ctx, "a holder on each side", func() bool { return len(f.holders(benchID)) == 2 }); err != nil {
+			return 0, err
+		}
+		delete(holder.stopped, benchID)
+		at := monotonicNow()
+		if err := f.heal(); err != nil {
+			return 0, err
+		}
+		if err := f.until(ctx, "one holder", func() bool { return f.one(benchID) != nil }); err != nil {
+			return 0, err
+		}
+		stopped, ok := holder.stopped[benchID]
+		if !ok {
+			return 0, fmt.Errorf("the holder on the smaller side was kept")
+		}
+		return stopped.At - at, nil
+	})
+}
+
+// many measures how long it takes until count children run on one node of
+// three, and, after that node was killed, on the other two.
+func (b *bench) many(ctx context.Context, rounds, count int) ([]result, error) {
+	var starts, takeovers []time.Duration
+	for i := range rounds {
+		ctx, cancel := context.WithTimeout(ctx, 2*stepTimeout)
+		err := b.withFleet(ctx, true, func(f *fleet) error {
+			holder, others := f.live()[0], f.live()[1:]
+			took, err := b.startMany(ctx, f, holder, count)
+			if err != nil {
+				return err
+			}
+			starts = append(starts, took)
+			if err := b.queueMany(ctx, f, others, count); err != nil {
+				return err
+			}
+			at := f.kill(holder)
+			running := func() int { return others[0].count + others[1].count }
+			if err := f.until(ctx, "all ids to be taken over", func() bool { return running() == count }); err != nil {
+				return fmt.Errorf("%w (%d of %d run)", err, running(), count)
+			}
+			takeovers = append(takeovers, max(others[0].counted, others[1].counted)-at)
+			b.progress.update("round %d of %d: start %v, take-over %v", i+1, rounds, took, takeovers[i])
+			return nil
+		})
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+	}
+	start, takeover := summarize(starts), summarize(takeovers)
+	ids := thousands(count) + " ids"
+	start.What = ids + ", start: order given to one node -> all run there"
+	takeover.What = ids + ", take-over: kill -9 of their node -> all run on the other two"
+	return []result{start, takeover}, nil
+}
+
+func (b *bench) startMany(ctx context.Context, f *fleet, n *nodeProcess, count int) (time.Duration, error) {
+	at := monotonicNow()
+	if err := f.order(nodeOrder{Op: opWrap, ID: benchID, Count: count}, n); err != nil {
+		return 0, err
+	}
+	err := f.until(ctx, "all ids to run", func() bool { return n.count == count })
+	return n.counted - at, err
+}
+
+// queueMany has the other nodes wait for the ids, too, and gives them time to
+// queue up.
+func (b *bench) queueMany(ctx context.Context, f *fleet, others []*nodeProcess, count int) error {
+	if err := f.order(nodeOrder{Op: opWrap, ID: benchID, Count: count}, others...); err != nil {
+		return err
+	}
+	return f.during(ctx, 3*time.Second)
+}
+
+// idle measures what a node costs that holds 10,000 ids while nothing happens.
+func (b *bench) idle(ctx context.Context) ([]result, error) {
+	const count = 10000
+	var cpu, rss result
+	err := b.withFleet(ctx, true, func(f *fleet) error {
+		holder, others := f.live()[0], f.live()[1:]
+		if _, err := b.startMany(ctx, f, holder, count); err != nil {
+			return err
+		}
+		if err := b.queueMany(ctx, f, others, count); err != nil {
+			return err
+		}
+		before, err := b.askUsage(ctx, f, holder)
+		if err != nil {
+			return err
+		}
+		if err := f.during(ctx, idleFor); err != nil {
+			return err
+		}
+		after, err := b.askUsage(ctx, f, holder)
+		if err != nil {
+			return err
+		}
+		share := 100 * float64(after.CPU-before.CPU) / float64(after.At-before.At)
+		cpu = single("idle node holding 10,000 ids, two more waiting for each: CPU", fmt.Sprintf("%.2f %% of a core", share))
+		rss = single("the same: resident memory", fmt.Sprintf("%d MB", after.RSS/1e6))
+		return nil
+	})
+	return []result{cpu, rss}, err
+}
+
+func (b *bench) askUsage(ctx context.Context, f *fleet, n *nodeProcess) (nodeEvent, error) {
+	n.usage = nodeEvent{}
+	if err := f.order(nodeOrder{Op: opReport}, n); err != nil {
+		return nodeEvent{}, err
+	}
+	err := f.until(ctx, "the node to report", func() bool { return n.usage.Event != "" })
+	return n.usage, err
+}
+
+// swarm measures how long 50 nodes that start together take until the child
+// runs on one of them.
+func (b *bench) swarm(ctx context.Context, rounds int) ([]result, error) {
+	var figures []time.Duration
+	for range rounds {
+		d, err := oneSwarm(ctx)
+		if err != nil {
+			return nil, err
+		}
+		figures = append(figures, d)
+		b.progress.update("round %d of %d: %v", len(figures), rounds, d)
+	}
+	return []result{summarize(figures)}, nil
+}
+
+func oneSwarm(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	discard := slog.New(slog.DiscardHandler)
+	seed, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{"127.0.0.1"}, Logger: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)})
+	if err != nil {
+		return 0, err
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(seed.GetAutoBindPort()))
+	started := make(chan time.Time, swarmSize)
+	child := highlander.ServiceFunc(func(ctx context.Context) error {
+		started <- time.Now()
+		<-ctx.Done()
+		return nil
+	})
+	failed := make(chan error, swarmSize)
+	begin := time.Now()
+	var nodes sync.WaitGroup
+	for i := range swarmSize {
+		cfg := gossip.Config{Name: "swarm", Bind: "127.0.0.1:0", Join: []string{addr}, Expect: swarmSize, Logger: discard}
+		if i == 0 {
+			cfg.Transport, cfg.Join = seed, nil
+		}
+		nodes.Go(func() {
+			c, err := gossip.Join(ctx, cfg)
+			if err != nil {
+				failed <- err
+				return
+			}
+			defer c.Close()
+			highlander.Wrap(c, highlander.ChildSpec{ID: benchID, Service: child}, highlander.WithLogger(discard)).Serve(ctx)
+		})
+	}
+	var took time.Duration
+	select {
+	case at := <-started:
+		took = at.Sub(begin)
+	case err = <-failed:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	cancel()
+	nodes.Wait()
+	return took, err
+}
+
+// --- figures
+
+type report struct {
+	Machine string   `json:"machine"`
+	Version string   `json:"version"`
+	Cluster string   `json:"cluster,omitempty"`
+	Results []result `json:"results"`
+}
+
+// result is one line of the report.
+type result struct {
+	Name   string        `json:"name"`
+	What   string        `json:"what"`
+	Rounds int           `json:"rounds,omitempty"`
+	Min    time.Duration `json:"min_ns,omitempty"`
+	Median time.Duration `json:"median_ns,omitempty"`
+	P99    time.Duration `json:"p99_ns,omitempty"`
+	Max    time.Duration `json:"max_ns,omitempty"`
+	Value  string        `json:"value,omitempty"` // instead of the figures
+}
+
+func single(what, value string) result { return result{What: what, Value: value} }
+
+func summarize(figures []time.Duration) result {
+	if len(figures) == 0 {
+		return result{}
+	}
+	slices.Sort(figures)
+	at := func(share float64) time.Duration { return figures[int(share*float64(len(figures)-1)+0.5)] }
+	return result{Rounds: len(figures), Min: figures[0], Median: at(0.5), P99: at(0.99), Max: figures[len(figures)-1]}
+}
+
+func (r *report) print(w io.Writer) error {
+	fmt.Fprintf(w, "highlander %s, %d node processes on one machine: %s\n", r.Version, benchNodes, r.Machine)
+	if r.Cluster == "" {
+		fmt.Fprintln(w, "embedded cluster on loopback; times are read by the nodes from the machine's monotonic clock")
+	} else {
+		fmt.Fprintln(w, "cluster:", r.Cluster)
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "measure\trounds\tmin\tmedian\tp99\tmax")
+	for _, res := range r.Results {
+		if res.Value != "" {
+			fmt.Fprintf(t, "%s\t\t\t%s\t\t\n", res.What, res.Value)
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\n", res.What, res.Rounds, short(res.Min), short(res.Median), short(res.P99), short(res.Max))
+	}
+	return t.Flush()
+}
+
+// short rounds a duration to three digits or so.
+func short(d time.Duration) string {
+	switch {
+	case d >= time.Second:
+		return fmt.Sprintf("%.2f s", d.Seconds())
+	case d >= 100*time.Millisecond:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond))
+}
+
+func thousands(n int) string {
+	s := strconv.Itoa(n)
+	if len(s) > 3 {
+		s = s[:len(s)-3] + "," + s[len(s)-3:]
+	}
+	return s
+}
+
+// machine describes where the figures come from.
+func machine() string {
+	name := ""
+	if f, err := os.Open("/proc/cpuinfo"); err == nil {
+		defer f.Close()
+		for lines := bufio.NewScanner(f); name == "" && lines.Scan(); {
+			if key, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(key) == "model name" {
+				name = ", " + strings.TrimSpace(value)
+			}
+		}
+	}
+	return fmt.Sprintf("%s/%s, %d cores%s, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), name, runtime.Version())
+}

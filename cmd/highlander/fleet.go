@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"time"
+)
+
+// fleet is a cluster of node processes under the control of this one. It is to
+// be used by one goroutine.
+type fleet struct {
+	url    string // of the user's cluster; empty: one of the fleet's own
+	quiet  bool
+	nodes  []*nodeProcess
+	events chan fleetEvent
+	closed chan struct{} // ends the readers
+	reads  sync.WaitGroup
+	named  int
+}
+
+// nodeProcess is a node process and what is known of it.
+type nodeProcess struct {
+	name    string // for people: node-1
+	cmd     *exec.Cmd
+	orders  *json.Encoder
+	input   io.Closer
+	dead    bool
+	frozen  bool
+	full    string // name in the cluster
+	addr    string
+	members int
+	running map[string]time.Duration // id -> since
+	stopped map[string]nodeEvent     // id -> the last time it stopped
+	count   int                      // quiet: children running
+	counted time.Duration            // since when
+	usage   nodeEvent
+}
+
+// fleetEvent is an event of a node; its process has ended if err is set.
+type fleetEvent struct {
+	node *nodeProcess
+	nodeEvent
+	err error
+}
+
+func newFleet(url string, quiet bool) *fleet {
+	return &fleet{url: url, quiet: quiet, events: make(chan fleetEvent, 1024), closed: make(chan struct{})}
+}
+
+// start adds a node and waits until it has joined.
+func (f *fleet) start(ctx context.Context) (*nodeProcess, error) {
+	f.named++
+	n := &nodeProcess{name: fmt.Sprintf("node-%d", f.named), running: map[string]time.Duration{}, stopped: map[string]nodeEvent{}}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", n.name, err)
+	}
+	n.cmd = exec.Command(exe)
+	n.cmd.Args = []string{os.Args[0], nodeMode}
+	n.cmd.Stderr = os.Stderr
+	in, err := n.cmd.StdinPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", n.name, err)
+	}
+	out, err := n.cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", n.name, err)
+	}
+	if err := n.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", n.name, err)
+	}
+	n.input, n.orders = in, json.NewEncoder(in)
+	setup := nodeSetup{Name: n.name, URL: f.url, Quiet: f.quiet}
+	for _, other := range f.live() {
+		if other.addr != "" {
+			setup.Join = append(setup.Join, other.addr)
+		}
+	}
+	f.nodes = append(f.nodes, n)
+	f.reads.Go(func() { f.read(n, out) })
+	if err := n.orders.Encode(setup); err != nil {
+		return nil, fmt.Errorf("start %s: %w", n.name, err)
+	}
+	return n, f.until(ctx, n.name+" to join", func() bool { return n.full != "" })
+}
+
+// startAll adds count nodes and waits until all see each other.
+func (f *fleet) startAll(ctx context.Context, count int) error {
+	for range count {
+		if _, err := f.start(ctx); err != nil {
+			return err
+		}
+	}
+	return f.whole(ctx)
+}
+
+// whole waits until all live nodes see each other and no others.
+func (f *fleet) whole(ctx context.Context) error {
+	if f.url != "" {
+		return nil // other nodes may be members as well, or there is no view
+	}
+	return f.until(ctx, "all nodes to see each other", func() bool {
+		live := f.live()
+		return !slices.ContainsFunc(live, func(n *nodeProcess) bool { return n.members != len(live) })
+	})
+}
+
+func (f *fleet) read(n *nodeProcess, out io.Reader) {
+	events := json.NewDecoder(out)
+	for {
+		e := fleetEvent{node: n}
+		if err := events.Decode(&e.nodeEvent); err != nil {
+			e.err = err
+		}
+		select {
+		case f.events <- e:
+		case <-f.closed:
+			return
+		}
+		if e.err != nil {
+			return
+		}
+	}
+}
+
+// until takes events until cond holds. It fails when ctx ends or a node does
+// that was not killed.
+func (f *fleet) until(ctx context.Context, what string, cond func() bool) error {
+	for !cond() {
+		select {
+		case e := <-f.events:
+			if err := f.take(e); err != nil {
+				return fmt.Errorf("waiting for %s: %w", what, err)
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// drain takes the events that have come in already.
+func (f *fleet) drain() error {
+	for {
+		select {
+		case e := <-f.events:
+			if err := f.take(e); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// during takes events for a time.
+func (f *fleet) during(ctx context.Context, d time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	err := f.until(ctx, "time to pass", func() bool { return false })
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+func (f *fleet) take(e fleetEvent) error {
+	n := e.node
+	switch {
+	case e.err != nil && !n.dead:
+		n.dead = true
+		return fmt.Errorf("%s ended: %w", n.name, e.err)
+	case e.err != nil || n.dead:
+		return nil
+	}
+	switch e.Event {
+	case evReady:
+		n.full, n.addr = e.Node, e.Addr
+	case evMembers:
+		n.members = e.Count
+	case evStarted:
+		n.running[e.ID] = e.At
+	case evStopped:
+		delete(n.running, e.ID)
+		n.stopped[e.ID] = e.nodeEvent
+	case evRunning:
+		n.count, n.counted = e.Count, e.At
+	case evUsage:
+		n.usage = e.nodeEvent
+	case evFailed:
+		return fmt.Errorf("%s: %s", n.name, e.Message)
+	}
+	return nil
+}
+
+// live returns the nodes that were not killed.
+func (f *fleet) live() []*nodeProcess {
+	return slices.DeleteFunc(slices.Clone(f.nodes), func(n *nodeProcess) bool { return n.dead })
+}
+
+// holders returns the live nodes that run the child of id.
+func (f *fleet) holders(id string) []*nodeProcess {
+	return slices.DeleteFunc(f.live(), func(n *nodeProcess) bool { _, runs := n.running[id]; return !runs })
+}
+
+// one returns the node that runs the child of id, or nil if not exactly one does.
+func (f *fleet) one(id string) *nodeProcess {
+	if h := f.holders(id); len(h) == 1 {
+		return h[0]
+	}
+	return nil
+}
+
+// others returns the live nodes but n.
+func (f *fleet) others(n *nodeProcess) []*nodeProcess {
+	return slices.DeleteFunc(f.live(), func(o *nodeProcess) bool { return o == n })
+}
+
+func (f *fleet) order(o nodeOrder, nodes ...*nodeProcess) error {
+	for _, n := range nodes {
+		if err := n.orders.Encode(o); err != nil {
+			return fmt.Errorf("%s %s: %w", o.Op, n.name, err)
+		}
+	}
+	return nil
+}
+
+// kill ends a node with SIGKILL and returns when that was sent.
+func (f *fleet) kill(n *nodeProcess) time.Duration {
+	n.dead = true
+	at := monotonicNow()
+	n.cmd.Process.Kill()
+	n.cmd.Wait()
+	n.input.Close()
+	return at
+}
+
+// split cuts n off from all others.
+func (f *fleet) split(n *nodeProcess) error {
+	var addrs []string
+	for _, o := range f.others(n) {
+		addrs = append(addrs, o.addr)
+		if err := f.order(nodeOrder{Op: opCut, Addrs: []string{n.addr}}, o); err != nil {
+			return err
+		}
+	}
+	return f.order(nodeOrder{Op: opCut, Addrs: addrs}, n)
+}
+
+func (f *fleet) heal() error { return f.order(nodeOrder{Op: opCut}, f.live()...) }
+
+// close ends all nodes.
+func (f *fleet) close() {
+	for _, n := range f.live() {
+		n.dead = true
+		n.cmd.Process.Kill()
+		n.cmd.Wait()
+		n.input.Close()
+	}
+	close(f.closed)
+	f.reads.Wait()
+}

@@ -1,0 +1,316 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"highlander"
+	"highlander/cmd/highlander/internal/guard"
+)
+
+const (
+	// A highlander that does not run, such as one that was stopped with
+	// SIGSTOP, is given up by the other nodes within this time. So the guard
+	// kills the command when it has heard nothing for as long.
+	frozenAfter = 3 * time.Second
+	aliveEvery  = 500 * time.Millisecond
+
+	holderEvery = time.Second // how often a waiting node looks who holds the id
+)
+
+func newRunCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run --id ID [flags] -- COMMAND [ARG...]",
+		Short: "Run a command on one node of the cluster",
+		Long: `Run waits until this node holds the id and then runs the command. The command is
+executed directly, with no shell in between, in a process group of its own. It
+finds HIGHLANDER_ID, HIGHLANDER_NODE and HIGHLANDER_TOKEN in its environment.
+
+SIGINT or SIGTERM stops the command, releases the id and exits with the
+command's code; a second one kills it. Every other signal is passed on. When
+highlander ends, however that comes about, nothing of the command survives.`,
+		Example: `  highlander run --id hello -- sh -c 'while :; do date; sleep 1; done'
+  highlander run --id mailer --cluster 'gossip://10.0.0.5:7946?join=mail.internal&key-file=/etc/highlander.key' -- /usr/bin/mailer
+  highlander run --id nightly --restart no --when-done hold -- ./nightly-job`,
+	}
+	cmd.Flags().SetInterspersed(false) // the flags of COMMAND are its own
+	r := &runFlags{}
+	cmd.Flags().StringVar(&r.id, "id", "", "what runs once: all nodes with the same id compete (required)")
+	url := addClusterFlag(cmd)
+	cmd.Flags().StringVar(&r.restart, "restart", "on-failure", "when a command that ended is run again: on-failure, always or no")
+	cmd.Flags().DurationVar(&r.shutdown, "shutdown", highlander.DefaultShutdown, "how long the command may take from SIGTERM to SIGKILL")
+	cmd.Flags().IntVar(&r.maxRestarts, "max-restarts", highlander.DefaultMaxRestarts, "how many restarts within 5 s; one more gives the id to another node")
+	cmd.Flags().StringVar(&r.whenDone, "when-done", "exit", "what to do when the command is done: exit, or hold the id so that no node runs it again")
+	cmd.Flags().StringVar(&r.events, "events", "", "append the events to this file, a JSON object a line")
+	logs := addLogFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		log, err := logs.logger(cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		open, err := parseCluster(*url, log)
+		if err != nil {
+			return err
+		}
+		job, err := r.job(args, log)
+		if err != nil {
+			return err
+		}
+		return job.run(cmd.Context(), open)
+	}
+	return cmd
+}
+
+type runFlags struct {
+	id, restart, whenDone, events string
+	shutdown                      time.Duration
+	maxRestarts                   int
+}
+
+// job checks the flags; what is wrong with them is a usage error.
+func (f *runFlags) job(args []string, log *slog.Logger) (*job, error) {
+	if err := highlander.ValidateID(f.id); err != nil {
+		return nil, usageErrorf("--id: %w", err)
+	}
+	restarts := map[string]highlander.Restart{"on-failure": highlander.Transient, "always": highlander.Permanent, "no": highlander.Temporary}
+	restart, ok := restarts[f.restart]
+	switch {
+	case !ok:
+		return nil, usageErrorf("--restart %q: on-failure, always and no are allowed", f.restart)
+	case f.whenDone != "exit" && f.whenDone != "hold":
+		return nil, usageErrorf("--when-done %q: exit and hold are allowed", f.whenDone)
+	case f.shutdown <= 0:
+		return nil, usageErrorf("--shutdown %v: it must be above zero", f.shutdown)
+	case f.maxRestarts < 0:
+		return nil, usageErrorf("--max-restarts %d: it must not be negative", f.maxRestarts)
+	case len(args) == 0:
+		return nil, usageErrorf("the command is missing; write it behind --, as in: highlander run --id %s -- COMMAND", f.id)
+	}
+	path, err := guard.LookPath(args[0])
+	if err != nil {
+		return nil, usageErrorf("%w", err)
+	}
+	maxRestarts := f.maxRestarts
+	if maxRestarts == 0 {
+		maxRestarts = -1 // none; zero would be the default
+	}
+	j := &job{log: log, path: path, args: args, hold: f.whenDone == "hold", eventsFile: f.events}
+	j.spec = highlander.ChildSpec{ID: f.id, Service: j, Restart: restart, Shutdown: f.shutdown, MaxRestarts: maxRestarts}
+	return j, nil
+}
+
+// job is the command as a child.
+type job struct {
+	log        *slog.Logger
+	spec       highlander.ChildSpec
+	path       string
+	args       []string
+	hold       bool
+	eventsFile string
+
+	guard *guard.Guard
+	exit  guard.Exit // of the last run; for Serve, and for run after it
+}
+
+func (j *job) run(ctx context.Context, open func(context.Context) (highlander.Cluster, error)) error {
+	serving, stop := context.WithCancel(ctx) // ends at a signal
+	defer stop()
+	over, end := context.WithCancel(ctx) // ends with this function
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer end()
+	opts := []highlander.Option{highlander.WithLogger(j.log)}
+	if !j.hold {
+		opts = append(opts, highlander.WithReleaseWhenDone())
+	}
+	if j.eventsFile != "" {
+		f, err := os.OpenFile(j.eventsFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("--events: %w", err)
+		}
+		defer f.Close()
+		opts = append(opts, highlander.WithObserver(j.writeEvents(f)))
+	}
+	var err error
+	if j.guard, err = guard.Start(serving, guard.Options{Logger: j.log}); err != nil {
+		return err
+	}
+	defer j.guard.Close()
+	helpers.Go(func() { j.passSignals(over, stop) })
+	cluster, err := open(serving)
+	if err != nil {
+		return j.verdict(err)
+	}
+	defer cluster.Close()
+	s := highlander.Wrap(cluster, j.spec, opts...)
+	helpers.Go(func() { j.tellHolder(over, cluster, s) })
+	return j.verdict(s.Serve(serving))
+}
+
+// verdict turns what Serve returned into the exit code: the command's own,
+// wherever it has one.
+func (j *job) verdict(err error) error {
+	var command *guard.CommandError
+	switch {
+	case errors.As(err, &command):
+		return &exitError{code: command.Code, err: command}
+	case errors.Is(err, highlander.ErrTooManyRestarts) || err == nil || errors.Is(err, context.Canceled):
+		if j.exit.Code != 0 {
+			return &exitError{code: j.exit.Code}
+		}
+		if errors.Is(err, highlander.ErrTooManyRestarts) {
+			return err
+		}
+		return nil
+	case j.exit.Code != 0:
+		return &exitError{code: j.exit.Code}
+	}
+	return err
+}
+
+// exitFailed is the failure of a command that ended with a code above zero.
+type exitFailed struct{ exit guard.Exit }
+
+func (e *exitFailed) Error() string {
+	if e.exit.Signal != 0 {
+		return fmt.Sprintf("the command was ended by signal %v", e.exit.Signal)
+	}
+	return fmt.Sprintf("the command exited with code %d", e.exit.Code)
+}
+
+// Serve runs the command once. It implements highlander.Service.
+func (j *job) Serve(ctx context.Context) error {
+	info, _ := highlander.FromContext(ctx)
+	cmd := guard.Command{
+		Path: j.path, Args: j.args, Shutdown: j.spec.Shutdown,
+		Env: append(os.Environ(), "HIGHLANDER_ID="+info.ID, "HIGHLANDER_NODE="+info.Node, fmt.Sprintf("HIGHLANDER_TOKEN=%d", info.Token())),
+	}
+	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var proof sync.WaitGroup
+	defer proof.Wait()
+	defer stop()
+	j.proveAlive()
+	proof.Go(func() {
+		tick := time.NewTicker(aliveEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				j.proveAlive()
+			case <-alive.Done():
+				return
+			}
+		}
+	})
+	exit, err := j.guard.Run(ctx, cmd)
+	switch {
+	case errors.Is(err, guard.ErrDeadline):
+		return j.frozen(ctx, err)
+	case err != nil:
+		return err
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, highlander.ErrConflict) || errors.Is(cause, highlander.ErrLeaseLost) {
+		j.exit = guard.Exit{} // it goes on elsewhere: its code here says nothing
+		return nil
+	}
+	j.exit = exit
+	if exit.Code == 0 {
+		return nil
+	}
+	return &exitFailed{exit}
+}
+
+// proveAlive lets the command live for a while longer.
+func (j *job) proveAlive() { j.guard.SetDeadline(time.Now().Add(frozenAfter)) }
+
+// frozen is the end of a command that the guard killed because this process
+// did not run. Others will have given this node up: before the command is run
+// again, they get the time to say so.
+func (j *job) frozen(ctx context.Context, err error) error {
+	j.log.Warn("highlander was not running for a while, and its command was killed", "id", j.spec.ID, "limit", frozenAfter)
+	select {
+	case <-ctx.Done():
+	case <-time.After(frozenAfter):
+	}
+	return err
+}
+
+// passSignals passes every signal on to the command, but for those that mean
+// highlander itself.
+func (j *job) passSignals(ctx context.Context, stop func()) {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, append([]os.Signal{os.Interrupt, syscall.SIGTERM}, passedOn...)...)
+	defer signal.Stop(signals)
+	stopping := false
+	for {
+		select {
+		case sig := <-signals:
+			switch {
+			case sig != os.Interrupt && sig != syscall.SIGTERM:
+				j.guard.Signal(sig.(syscall.Signal))
+			case stopping:
+				j.log.Warn("killing the command at the second signal", "id", j.spec.ID, "signal", sig.String())
+				j.guard.Signal(syscall.SIGKILL)
+			default:
+				j.log.Info("stopping at a signal", "id", j.spec.ID, "signal", sig.String())
+				stopping = true
+				stop()
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tellHolder logs who runs the command while this node waits, and every change
+// of it.
+func (j *job) tellHolder(ctx context.Context, cluster highlander.Cluster, s *highlander.Singleton) {
+	tick := time.NewTicker(holderEvery)
+	defer tick.Stop()
+	var last highlander.Holder
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		status := s.Status()
+		h := status.Holder
+		if h.Node != last.Node && h.Node != "" && h.Node != cluster.Node() {
+			j.log.Info("another node runs it", "id", j.spec.ID, "holder", h.Node, "token", h.Token, "since", h.Since.Format(time.RFC3339))
+		}
+		last = h
+	}
+}
+
+// writeEvents returns an observer that writes to f.
+func (j *job) writeEvents(f *os.File) func(highlander.Event) {
+	type line struct {
+		Time  time.Time `json:"time"`
+		Event string    `json:"event"`
+		ID    string    `json:"id"`
+		Node  string    `json:"node"`
+		Token uint64    `json:"token,omitempty"`
+		Cause string    `json:"cause,omitempty"`
+	}
+	out := json.NewEncoder(f)
+	return func(e highlander.Event) {
+		l := line{Time: e.Time, Event: e.Kind.String(), ID: e.ID, Node: e.Node, Token: e.Token}
+		if e.Err != nil {
+			l.Cause = e.Err.Error()
+		}
+		if err := out.Encode(l); err != nil {
+			j.log.Error("cannot write an event", "file", f.Name(), "error", err)
+		}
+	}
+}

@@ -1,0 +1,8 @@
+//go:build !unix
+
+package main
+
+import "os"
+
+// passedOn are the signals that the command gets when highlander does.
+var passedOn []os.Signal

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"highlander"
+	"highlander/gossip"
+)
+
+const (
+	statusEvery  = 100 * time.Millisecond // how often the view is looked at
+	statusSteady = 500 * time.Millisecond // unchanged for so long, it is complete
+	statusWithin = 5 * time.Second        // and shown after this time even if not
+)
+
+func newStatusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the members of the cluster, the ids and who holds them",
+		Long: `Status joins the cluster as an observer, which votes on nothing, and prints its
+members, the ids, their holders, the fencing tokens and since when they are held.`,
+		Example: `  highlander status
+  highlander status --json | jq -r '.holders[].node'
+  highlander status --watch --cluster 'gossip://10.0.0.5:7946?key-file=/etc/highlander.key'`,
+		Args: noArgs,
+	}
+	url := addClusterFlag(cmd)
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	watch := cmd.Flags().Bool("watch", false, "go on, and print again when something changes")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		open, err := parseBeside(*url, "status", true)
+		if err != nil {
+			return err
+		}
+		ctx, stop := untilSignal(cmd.Context())
+		defer stop()
+		cluster, err := open(ctx)
+		if err != nil {
+			return err
+		}
+		defer cluster.Close()
+		return showStatus(ctx, cluster, statusPrinter(cmd.OutOrStdout(), *asJSON, *watch), *watch)
+	}
+	return cmd
+}
+
+// view is what status shows.
+type view struct {
+	Members []memberView `json:"members"`
+	Holders []holderView `json:"holders"`
+}
+
+type memberView struct {
+	Node string `json:"node"`
+	Addr string `json:"addr"`
+}
+
+type holderView struct {
+	ID    string    `json:"id"`
+	Node  string    `json:"node"`
+	Token uint64    `json:"token"`
+	Since time.Time `json:"since"`
+	Meta  string    `json:"meta,omitempty"`
+}
+
+func (v view) equal(w view) bool {
+	return slices.Equal(v.Members, w.Members) && slices.EqualFunc(v.Holders, w.Holders, func(a, b holderView) bool {
+		return a.ID == b.ID && a.Node == b.Node && a.Token == b.Token && a.Meta == b.Meta
+	})
+}
+
+func takeView(ctx context.Context, cluster highlander.Cluster) (view, error) {
+	v := view{Members: []memberView{}, Holders: []holderView{}}
+	if c, ok := cluster.(*gossip.Cluster); ok {
+		for _, m := range c.Members() {
+			if !m.Observer {
+				v.Members = append(v.Members, memberView{m.Name, m.Addr})
+			}
+		}
+	}
+	holders, err := cluster.Holders(ctx)
+	for _, h := range holders {
+		v.Holders = append(v.Holders, holderView{h.ID, h.Node, h.Token, h.Since, h.Meta})
+	}
+	return v, err
+}
+
+// showStatus prints the view once it is steady, and with watch again after
+// each change.
+func showStatus(ctx context.Context, cluster highlander.Cluster, print func(view) error, watch bool) error {
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	var last view
+	begin := time.Now()
+	changed, printed := begin, false
+	for {
+		v, err := takeView(ctx, cluster)
+		if err != nil {
+			return err
+		}
+		if !v.equal(last) {
+			last, changed = v, time.Now()
+			printed = false
+		}
+		if !printed && (time.Since(changed) >= statusSteady || time.Since(begin) >= statusWithin) {
+			if !watch && len(v.Members) == 0 {
+				return fmt.Errorf("no node of the cluster was found")
+			}
+			if err := print(v); err != nil || !watch {
+				return err
+			}
+			printed = true
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// statusPrinter returns what prints a view: JSON, one object a line, or a
+// table, in a terminal over the last one.
+func statusPrinter(w io.Writer, asJSON, watch bool) func(view) error {
+	if asJSON {
+		out := json.NewEncoder(w)
+		return func(v view) error { return out.Encode(v) }
+	}
+	clear := watch && newProgress(w).terminal
+	return func(v view) error {
+		if clear {
+			fmt.Fprint(w, "\033[H\033[2J")
+		} else if watch {
+			fmt.Fprintln(w, time.Now().Format(time.TimeOnly))
+		}
+		return v.print(w)
+	}
+}
+
+func (v view) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "MEMBERS (%d)\tADDRESS\n", len(v.Members))
+	for _, m := range v.Members {
+		fmt.Fprintf(t, "%s\t%s\n", m.Node, m.Addr)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	fmt.Fprintf(t, "ID (%d)\tHOLDER\tTOKEN\tSINCE\tMETA\n", len(v.Holders))
+	for _, h := range v.Holders {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", h.ID, h.Node, h.Token, h.Since.Local().Format(time.DateTime), h.Meta)
+	}
+	return t.Flush()
+}
