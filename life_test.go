@@ -182,29 +182,33 @@ func TestOverrunAloneDoesNotExit(t *testing.T) {
 
 // A log that goes into a full pipe, say, must not keep the process alive.
 func TestExitOnOverrunDoesNotWaitForObservers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tl := newTimeline()
-		unblock := make(chan struct{})
-		r := rigUp(tl, highlander.ChildSpec{Service: untilTold(tl, time.Minute)}, highlander.WithExitOnOverrun(),
-			highlander.WithObserver(func(e highlander.Event) {
-				tl.event(e)
-				if e.Kind == highlander.EventLost {
-					<-unblock
-				}
-			}))
-		r.SetExit(func(code int) { tl.add("exit %d", code) })
-		r.start(t)
-		r.cluster.grant(t).lose(highlander.ErrLeaseLost, 3*time.Second)
-		time.Sleep(2 * time.Minute)
-		tl.mustBe(t, `
-			0s waiting
-			0s acquired #1
-			0s started #1
-			0s lost #1: lease lost
-			3.1s exit 1
-			1m0s child returns`)
-		close(unblock)
-	})
+	for cleanup, want := range map[time.Duration]string{
+		time.Minute: "3.1s exit 1\n1m0s child returns",
+		time.Second: "1s child returns",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tl := newTimeline()
+			unblock := make(chan struct{})
+			r := rigUp(tl, highlander.ChildSpec{Service: untilTold(tl, cleanup)}, highlander.WithExitOnOverrun(),
+				highlander.WithObserver(func(e highlander.Event) {
+					tl.event(e)
+					if e.Kind == highlander.EventLost {
+						<-unblock
+					}
+				}))
+			r.SetExit(func(code int) { tl.add("exit %d", code) })
+			r.start(t)
+			r.cluster.grant(t).lose(highlander.ErrLeaseLost, 3*time.Second)
+			time.Sleep(2 * time.Minute)
+			tl.mustBe(t, `
+				0s waiting
+				0s acquired #1
+				0s started #1
+				0s lost #1: lease lost
+				`+want)
+			close(unblock)
+		})
+	}
 }
 
 // From the loss on, the moment counts at which others may start.
@@ -480,6 +484,34 @@ func TestDoneChildIsNotRunAgainAfterALoss(t *testing.T) {
 			0s acquired #2
 			0s release called
 			0s released #2`)
+	})
+}
+
+// It was done before it was told to stop, so it has run, though the lease was
+// lost before anybody looked.
+func TestChildThatIsDoneAtTheMomentOfTheLossHasRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tl := newTimeline()
+		child := func(context.Context) error { return nil }
+		r := serve(t, tl, highlander.ChildSpec{Service: highlander.ServiceFunc(child), Restart: highlander.Transient},
+			highlander.WithObserver(func(e highlander.Event) {
+				tl.event(e)
+				if e.Kind == highlander.EventStarted {
+					time.Sleep(time.Second) // both happen now
+				}
+			}))
+		r.cluster.grant(t).lose(highlander.ErrConflict, 0)
+		time.Sleep(time.Second)
+		r.cluster.grant(t)
+		tl.mustBe(t, `
+			0s waiting
+			0s acquired #1
+			0s started #1
+			1s done #1
+			1s lost #1: another node holds the id
+			1s release called
+			1s waiting
+			1s acquired #2`)
 	})
 }
 
