@@ -151,6 +151,7 @@ func returningNode(s *script) {
 }
 
 func crashedHolder(s *script) {
+	s.needsCrash()
 	a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
 	l := s.acquire(a, "id")
 	waiters := []*waiter{s.start(b, "id"), s.start(c, "id")}
@@ -172,6 +173,7 @@ func crashedHolder(s *script) {
 }
 
 func crashedNode(s *script) {
+	s.needsCrash()
 	a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
 	ids := make([]string, 50)
 	for i := range ids {
@@ -190,6 +192,7 @@ func crashedNode(s *script) {
 }
 
 func crashedWaiter(s *script) {
+	s.needsCrash()
 	a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
 	l := s.acquire(a, "id")
 	dead := s.start(b, "id")

@@ -66,14 +66,14 @@ func (cl *claimant) state() string {
 func (cl *claimant) must(t *testing.T, want string) {
 	t.Helper()
 	if got := cl.state(); got != want {
-		t.Errorf("state is %q, want %q", got, want)
+		t.Fatalf("state is %q, want %q", got, want)
 	}
 }
 
 func (cl *claimant) mustHold(t *testing.T, token uint64) {
 	t.Helper()
 	cl.must(t, "holds")
-	if cl.lease != nil && cl.lease.Token() != token {
+	if cl.lease.Token() != token {
 		t.Errorf("token is %d, want %d", cl.lease.Token(), token)
 	}
 }
@@ -303,9 +303,9 @@ func TestExpireTellsTheHolderBeforeOthersStart(t *testing.T) {
 		if left := time.Until(a.lease.Expires()); left != 5*time.Second {
 			t.Errorf("expires in %v, want 5s", left)
 		}
-		time.Sleep(5*time.Second - 1)
+		time.Sleep(5*time.Second - time.Nanosecond)
 		b.must(t, waiting)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		b.mustHold(t, 2)
 		a.must(t, highlander.ErrLeaseLost.Error())
 	})
@@ -349,6 +349,19 @@ func TestEndOfContextGoesBeforeTheLease(t *testing.T) {
 			seesHolder(t, c.Node("a"), "")
 		}
 	})
+}
+
+func TestEndedContextTakesNoToken(t *testing.T) {
+	c := highlandertest.New()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if l, err := c.Node("a").Acquire(ctx, "worker", highlander.AcquireOptions{}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Acquire gives %v, %v, want %v", l, err, context.Canceled)
+	}
+	l, err := c.Node("a").Acquire(t.Context(), "worker", highlander.AcquireOptions{})
+	if err != nil || l.Token() != 1 {
+		t.Errorf("Acquire gives %v, %v, want token 1", l, err)
+	}
 }
 
 func TestMistakesOfATestPanic(t *testing.T) {

@@ -125,7 +125,11 @@ func open(t *testing.T, newFixture func(t *testing.T) Fixture) *script {
 		}
 		t.Errorf("goroutines were left behind: %v", left)
 	})
-	s := newScript(t, newFixture(t))
+	f := newFixture(t)
+	if f.Node == nil {
+		t.Fatal("highlandertest: Fixture.Node is nil; the suite needs it to open nodes")
+	}
+	s := newScript(t, f)
 	for _, name := range []string{"a", "b", "c"} {
 		s.nodes = append(s.nodes, s.open(name))
 	}

@@ -42,7 +42,6 @@ func ExampleCluster_Partition() {
 	fmt.Println("cut: ", minor.Err(), major.Err())
 
 	c.Heal()
-	<-minor.Done()
 	fmt.Println("whole:", errors.Is(minor.Err(), highlander.ErrConflict), major.Err())
 	// Output:
 	// cut:  <nil> <nil>

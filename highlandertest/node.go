@@ -59,7 +59,7 @@ func validate(id string, opts highlander.AcquireOptions) error {
 	return nil
 }
 
-// claim makes a claim. That of a crashed node is in no queue.
+// claim makes a claim. That of a crashed node waits for ever, as no side has it.
 func (n *node) claim(id string, opts highlander.AcquireOptions) (*claim, error) {
 	c := n.cluster
 	c.mu.Lock()
@@ -70,9 +70,7 @@ func (n *node) claim(id string, opts highlander.AcquireOptions) (*claim, error) 
 	c.lastSeq++
 	cl := newClaim(n, c.lastSeq, id, opts)
 	n.claims[cl] = true
-	if !n.crashed {
-		c.enter(cl)
-	}
+	c.enter(cl)
 	return cl, nil
 }
 

@@ -80,12 +80,17 @@ func (s *script) close(node highlander.Cluster) {
 	s.must(s.do(node.Node()+".Close", func(context.Context) error { return node.Close() }))
 }
 
+// needsCrash skips the check if nodes cannot be crashed.
+func (s *script) needsCrash() {
+	s.t.Helper()
+	if s.fixture.Crash == nil {
+		s.t.Skip("Fixture.Crash is nil: there is no way to crash a node of this engine")
+	}
+}
+
 // crash crashes a node, which is then not closed any more.
 func (s *script) crash(node highlander.Cluster) {
 	s.t.Helper()
-	if s.fixture.Crash == nil {
-		s.t.Skip("Fixture.Crash is nil: the engine has no way to crash a node here")
-	}
 	s.gone(node)
 	s.fixture.Crash(s.t, node)
 }
