@@ -30,11 +30,12 @@ type Cluster struct {
 	addr string
 	log  *slog.Logger
 
-	agent   *agent
-	list    *memberlist.Memberlist
-	joiner  *joiner
-	traps   *tripwire
-	dropped *dropLog
+	agent     *agent
+	list      *memberlist.Memberlist
+	transport *muxTransport
+	joiner    *joiner
+	traps     *tripwire
+	dropped   *dropLog
 
 	closeOnce sync.Once
 	closeErr  error
@@ -92,12 +93,13 @@ func open(cfg Config) (*Cluster, error) {
 		}
 		inner = net
 	}
-	c.traps = &tripwire{label: cfg.Label, self: name, dial: inner.DialAddressTimeout, watchers: map[string]*watcher{}}
-	mux := newMuxTransport(inner, c.traps.serve, c.dropped.count)
+	c.traps = &tripwire{label: cfg.Label, self: name, watchers: map[string]*watcher{}}
+	c.transport = newMuxTransport(inner, c.traps.serve, c.dropped.count)
+	c.traps.dial = c.transport.DialAddressTimeout
 	c.agent = newAgent(c, claims.Config{Self: claims.Node(incarnation), Observer: cfg.Observer})
 	c.traps.gone = c.agent.processGone
-	if c.list, err = memberlist.Create(c.memberlistConfig(mux)); err != nil {
-		mux.Shutdown()
+	if c.list, err = memberlist.Create(c.memberlistConfig()); err != nil {
+		c.transport.Shutdown()
 		return nil, fmt.Errorf("gossip: start membership: %w", err)
 	}
 	c.addr = c.list.LocalNode().Address()
@@ -109,11 +111,11 @@ func open(cfg Config) (*Cluster, error) {
 // memberlistConfig is tuned so that a frozen or cut-off node is given up within
 // 3 s in a small cluster: a probe round (2 x ProbeInterval), and a suspicion
 // of SuspicionMult x ProbeInterval.
-func (c *Cluster) memberlistConfig(transport memberlist.Transport) *memberlist.Config {
+func (c *Cluster) memberlistConfig() *memberlist.Config {
 	mc := memberlist.DefaultLANConfig()
 	mc.Name = c.name
 	mc.Label = c.cfg.Label
-	mc.Transport = transport
+	mc.Transport = c.transport
 	mc.TCPTimeout = 2 * time.Second
 	mc.ProbeInterval = 400 * time.Millisecond
 	mc.ProbeTimeout = 200 * time.Millisecond
@@ -133,12 +135,16 @@ func (c *Cluster) memberlistConfig(transport memberlist.Transport) *memberlist.C
 	if len(c.cfg.Keys) > 0 {
 		mc.Keyring, _ = memberlist.NewKeyring(c.cfg.Keys, c.cfg.Keys[0]) // the keys were checked
 	}
+	if c.cfg.tune != nil {
+		c.cfg.tune(mc)
+	}
 	return mc
 }
 
-// settle waits until this node may make claims.
+// settle waits until this node may make claims. It has tried all addresses once
+// by then: of nodes that boot together, each meets those that were there before
+// it, so that no two of them win without the other's vote.
 func (c *Cluster) settle(ctx context.Context) error {
-	want := max(c.cfg.Expect, 2)
 	var settled <-chan time.Time
 	if c.cfg.Expect == 0 {
 		if !c.joiner.hasTargets() {
@@ -146,21 +152,28 @@ func (c *Cluster) settle(ctx context.Context) error {
 		}
 		settled = time.After(settleTime)
 	}
+	want := c.cfg.Expect
+	if want == 0 {
+		want = 2
+	}
+	tried := c.joiner.tried
 	remind := time.NewTicker(10 * time.Second)
 	defer remind.Stop()
 	for {
-		members, changed := c.agent.membership()
-		if len(members) >= want && c.agent.hasMet() {
+		voters, changed := c.agent.voters()
+		if tried == nil && voters >= want && (want == 1 || c.agent.hasMet()) {
 			return nil
 		}
 		select {
 		case <-changed:
+		case <-tried:
+			tried = nil
 		case <-settled:
 			return nil
 		case <-remind.C:
-			c.log.Info("waiting for other nodes", "members", len(members), "expect", want)
+			c.log.Info("waiting for other nodes", "nodes", voters, "expect", want)
 		case <-ctx.Done():
-			return fmt.Errorf("gossip: join: %d of %d nodes found: %w", len(members), want, context.Cause(ctx))
+			return fmt.Errorf("gossip: join: %d of %d nodes found: %w", voters, want, context.Cause(ctx))
 		}
 	}
 }
@@ -202,7 +215,12 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 	case <-w.granted:
 		return w, nil
 	case <-w.done:
-		return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
+		select {
+		case <-w.granted: // and ended since
+			return w, nil
+		default:
+			return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
+		}
 	case <-ctx.Done():
 		w.Release(context.WithoutCancel(ctx))
 		return nil, context.Cause(ctx)
@@ -249,22 +267,27 @@ func (c *Cluster) Holders(ctx context.Context) ([]highlander.Holder, error) {
 }
 
 // Close implements highlander.Cluster: it ends the leases and tells the other
-// nodes, which takes a second at the most, and two more if an address that
-// does not answer is just being tried.
+// nodes, which takes a second at the most.
 func (c *Cluster) Close() error {
 	c.closeOnce.Do(func() {
 		c.joiner.stop()
 		c.agent.endLeases()
 		if c.list.NumMembers() > 1 {
 			if err := c.list.Leave(closeTimeout); err != nil {
-				c.log.Warn("left without an answer", "error", err)
+				c.log.Debug("membership: nobody has heard the leave message", "error", err)
 			}
 		}
-		c.agent.stop()
-		c.traps.close()
-		c.closeErr = c.list.Shutdown()
-		<-c.joiner.done
+		c.shutdown()
 		c.log.Info("left the cluster")
 	})
 	return c.closeErr
+}
+
+// shutdown ends all that open and Join have started, and waits.
+func (c *Cluster) shutdown() {
+	c.transport.hangUp()
+	c.agent.stop()
+	c.traps.close()
+	c.closeErr = c.list.Shutdown()
+	c.joiner.wait()
 }

@@ -77,6 +77,8 @@ type Config struct {
 	// must be bound already; Bind and Advertise are then not used. Close shuts
 	// it down.
 	Transport memberlist.NodeAwareTransport
+
+	tune func(*memberlist.Config) // for tests
 }
 
 // withDefaults returns cfg with its empty fields filled in, or what is wrong

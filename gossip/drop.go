@@ -48,7 +48,7 @@ func (w lineWriter) Write(b []byte) (int, error) {
 		text = line
 	}
 	switch {
-	case level == "[ERR]" && isInbound(text):
+	case (level == "[ERR]" || level == "[WARN]") && isInbound(text):
 		w.d.count(text)
 	default:
 		w.d.log.Debug(fmt.Sprint("membership: ", text), "level", strings.Trim(level, "[]"))
@@ -56,6 +56,8 @@ func (w lineWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// isInbound says whether an error of memberlist's is about something that came
-// in: those end with the address it came from.
-func isInbound(text string) bool { return strings.Contains(text, " from=") }
+// isInbound says whether a complaint of memberlist's is about something that
+// came in: those name the address it came from, but for one.
+func isInbound(text string) bool {
+	return strings.Contains(text, " from=") || strings.HasPrefix(text, "Got invalid checksum")
+}

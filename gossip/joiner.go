@@ -17,7 +17,7 @@ const (
 	rejoinEvery   = 15 * time.Second // for one that answered, but under another address than it was asked at
 	rememberFor   = 24 * time.Hour   // how long a node that was lost is looked for
 	maxRemembered = 256
-	joinWorkers   = 32
+	joinWorkers   = 128 // so that even that many that do not answer are all tried within 5 s
 	resolveWithin = 2 * time.Second
 )
 
@@ -27,9 +27,10 @@ type joiner struct {
 	c          *Cluster
 	seeds      []string
 	unresolved map[string]bool // seeds, as logged last
-	cancel     context.CancelFunc
 	ctx        context.Context
-	done       chan struct{}
+	stop       context.CancelFunc
+	running    sync.WaitGroup
+	tried      chan struct{} // closed when all seeds were tried once
 
 	mu   sync.Mutex
 	lost map[string]time.Time // address of a node that was lost, and when
@@ -37,67 +38,61 @@ type joiner struct {
 }
 
 func newJoiner(c *Cluster) *joiner {
-	j := &joiner{c: c, seeds: c.cfg.Join, unresolved: map[string]bool{}, done: make(chan struct{}), lost: map[string]time.Time{}, next: map[string]time.Time{}}
+	j := &joiner{c: c, seeds: c.cfg.Join, unresolved: map[string]bool{}, tried: make(chan struct{}), lost: map[string]time.Time{}, next: map[string]time.Time{}}
 	if c.cfg.Bind == "" && c.cfg.Transport == nil && len(j.seeds) == 0 {
 		for port := DefaultPort; port <= lastLoopbackPort; port++ {
 			j.seeds = append(j.seeds, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		}
 	}
-	j.ctx, j.cancel = context.WithCancel(context.Background())
+	j.ctx, j.stop = context.WithCancel(context.Background())
 	return j
 }
 
 func (j *joiner) hasTargets() bool { return len(j.seeds) > 0 }
 
-func (j *joiner) start() { go j.run() }
+func (j *joiner) start() { j.running.Go(j.run) }
 
-// stop ends the search. It does not wait for a node that is being dialed:
-// memberlist has no way to break that off but its own end.
-func (j *joiner) stop() { j.cancel() }
+// wait waits until the search has ended, after stop.
+func (j *joiner) wait() { j.running.Wait() }
 
-// remember looks for the node at addr from now on: it was lost.
+// remember looks for the node at addr from now on: it was lost. If there are
+// too many, the one that was lost first is given up.
 func (j *joiner) remember(addr string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.lost) < maxRemembered {
-		j.lost[addr] = time.Now()
+	j.lost[addr] = time.Now()
+	if len(j.lost) > maxRemembered {
+		delete(j.lost, slices.MinFunc(slices.Collect(maps.Keys(j.lost)), func(a, b string) int { return j.lost[a].Compare(j.lost[b]) }))
 	}
 }
 
 func (j *joiner) run() {
-	defer close(j.done)
 	tick := time.NewTicker(joinEvery)
 	defer tick.Stop()
+	j.round()
+	close(j.tried)
 	for {
-		j.round()
 		select {
 		case <-tick.C:
+			j.round()
 		case <-j.ctx.Done():
 			return
 		}
 	}
 }
 
-// round tries every address at which no member is known.
+// round tries every address at which no member is known, and waits.
 func (j *joiner) round() {
-	work := make(chan string)
-	var workers sync.WaitGroup
-	targets := j.targets()
-	for range min(joinWorkers, len(targets)) {
-		workers.Go(func() {
-			for addr := range work {
-				j.try(addr)
-			}
+	var trying sync.WaitGroup
+	slots := make(chan struct{}, joinWorkers)
+	for _, addr := range j.targets() {
+		slots <- struct{}{}
+		trying.Go(func() {
+			j.try(addr)
+			<-slots
 		})
 	}
-	for _, addr := range targets {
-		select {
-		case work <- addr:
-		case <-j.ctx.Done():
-		}
-	}
-	close(work)
-	workers.Wait()
+	trying.Wait()
 }
 
 func (j *joiner) try(addr string) {
@@ -113,18 +108,11 @@ func (j *joiner) try(addr string) {
 }
 
 func (j *joiner) targets() []string {
+	targets := j.resolveSeeds()
 	known := map[string]bool{j.c.Addr(): true}
 	members, _ := j.c.agent.membership()
 	for _, m := range members {
 		known[m.Addr] = true
-	}
-	targets := map[string]bool{}
-	for _, seed := range j.seeds {
-		addrs, err := j.resolve(j.ctx, seed)
-		j.noteUnresolved(seed, err)
-		for _, addr := range addrs {
-			targets[addr] = true
-		}
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -135,15 +123,36 @@ func (j *joiner) targets() []string {
 			targets[addr] = true
 		}
 	}
-	for addr := range known {
-		delete(j.next, addr) // should it be lost, it is tried at once
+	for addr, at := range j.next {
+		if known[addr] || !targets[addr] || time.Now().After(at) { // should it be lost, it is tried at once
+			delete(j.next, addr)
+		}
 	}
 	for addr := range targets {
-		if known[addr] || time.Now().Before(j.next[addr]) {
+		if _, later := j.next[addr]; later || known[addr] {
 			delete(targets, addr)
 		}
 	}
 	return slices.Sorted(maps.Keys(targets))
+}
+
+// resolveSeeds returns the addresses behind all seeds.
+func (j *joiner) resolveSeeds() map[string]bool {
+	found := make([][]string, len(j.seeds))
+	failed := make([]error, len(j.seeds))
+	var resolving sync.WaitGroup
+	for i, seed := range j.seeds {
+		resolving.Go(func() { found[i], failed[i] = j.resolve(j.ctx, seed) })
+	}
+	resolving.Wait()
+	targets := map[string]bool{}
+	for i, seed := range j.seeds {
+		j.noteUnresolved(seed, failed[i])
+		for _, addr := range found[i] {
+			targets[addr] = true
+		}
+	}
+	return targets
 }
 
 // checkSeeds returns an error for an address that is certain not to resolve.
@@ -183,7 +192,7 @@ func (j *joiner) resolve(ctx context.Context, seed string) ([]string, error) {
 
 // noteUnresolved logs that a seed does not resolve, when that is news.
 func (j *joiner) noteUnresolved(seed string, err error) {
-	if news := j.unresolved[seed] != (err != nil); !news {
+	if news := j.unresolved[seed] != (err != nil); !news || j.ctx.Err() != nil {
 		return
 	}
 	j.unresolved[seed] = err != nil

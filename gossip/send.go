@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -31,19 +32,44 @@ type sentState struct {
 	ver claims.HLC
 }
 
-// dispatch sends a message. Pings take a stream, so that a node that streams do
-// not reach becomes silent.
+// dispatch sends a message.
 func (a *agent) dispatch(n *node, msg claims.Message) {
-	if msg.Ping == 0 && msg.Pong == 0 && !n.packets.stream && len(n.packets.sent)+len(msg.Updates) <= maxUnconfirmed {
+	if !n.needsStream(msg) {
 		a.packet = claims.AppendMessage(append(a.packet[:0], kindPacket), msg)
 		if len(a.packet) <= maxPacket && a.c.list.SendBestEffort(&n.list, a.packet) == nil {
 			a.recordPacket(n, msg)
 			return
 		}
 	}
-	n.packets.stream = false
+	n.packets.stream, n.pingedOnStream = false, false
 	n.busy = true
+	n.unsent++
 	n.out <- outgoing{msg: msg}
+}
+
+// needsStream says whether msg may not be sent as a packet. A ping or an answer
+// to one takes the way that States take when it is in doubt: so a node that
+// packets reach, but streams do not, becomes silent.
+func (n *node) needsStream(msg claims.Message) bool {
+	if n.packets.stream || len(n.packets.sent)+len(msg.Updates) > maxUnconfirmed {
+		return true
+	}
+	if msg.Ping == 0 && msg.Pong == 0 {
+		return false
+	}
+	doubt := n.unreached || n.unanswered || msg.Pong != 0 && n.pingedOnStream ||
+		slices.ContainsFunc(msg.Updates, func(u claims.Update) bool { return u.WantAck })
+	n.unanswered = n.unanswered || msg.Ping != 0
+	return doubt
+}
+
+// receive takes a claims message.
+func (a *agent) receive(now time.Time, msg claims.Message, stream bool) {
+	if n := a.nodes[msg.From]; n != nil && msg.To == a.self {
+		n.unanswered = n.unanswered && msg.Pong == 0
+		n.pingedOnStream = n.pingedOnStream || stream && msg.Ping != 0
+	}
+	a.machine.Receive(now, msg)
 }
 
 func (a *agent) recordPacket(n *node, msg claims.Message) {
@@ -71,65 +97,61 @@ func (a *agent) repeatLost() {
 	}
 }
 
-// receivePacket takes a message from memberlist's packet handler, which must
-// not be blocked: it is dropped if the agent is that far behind.
-func (a *agent) receivePacket(b []byte) {
-	msg, err := claims.ParseMessage(b)
-	if err != nil {
-		a.c.dropped.count(err.Error())
-		return
-	}
-	a.mu.Lock()
-	full := len(a.posted) >= maxPosted
-	a.mu.Unlock()
-	if full {
-		a.c.dropped.count("too many packets")
-		return
-	}
-	a.post(func(now time.Time) { a.machine.Receive(now, msg) })
-}
-
-// tell sends a short message. If the sender is that far behind, it is left
-// out: questions are repeated, and a departure is noticed by others as well.
-func (a *agent) tell(n *node, kind byte, name string) {
-	if len(n.out) < maxTold {
-		n.out <- outgoing{raw: append([]byte{kind}, name...)}
-	}
+// outgoing is what a sender sends: a claims message or a word.
+type outgoing struct {
+	msg  claims.Message
+	word []byte
 }
 
 // send is the sender of one node's streams: one message after the other, so
 // that what is said meanwhile goes out together with the next.
-func (a *agent) send(to memberlist.Node, id claims.Node, out <-chan outgoing) {
+func (a *agent) send(n *node) {
 	var buf []byte
-	for o := range out {
-		if o.raw != nil {
-			if err := a.c.list.SendReliable(&to, o.raw); err != nil {
-				a.log.Debug("could not send", "peer", to.Name, "error", err)
-			}
-			continue
+	to := n.list
+	for o := range n.out {
+		var err error
+		if o.word != nil {
+			err = a.c.list.SendReliable(&to, o.word)
+		} else {
+			buf, err = a.sendClaims(&to, buf, o.msg)
 		}
-		buf = claims.AppendMessage(append(buf[:0], kindClaims), o.msg)
-		err := a.c.list.SendReliable(&to, buf)
-		a.do(func(time.Time) { a.sent(id, err) })
+		if err != nil {
+			a.log.Debug("could not send", "peer", to.Name, "error", err)
+		}
+		a.do(func(time.Time) { a.sent(n, o, err) })
 	}
 }
 
-func (a *agent) sent(id claims.Node, err error) {
-	n := a.nodes[id]
-	if n == nil {
-		return
+// sendClaims sends msg in messages that the other side does not refuse for
+// their length.
+func (a *agent) sendClaims(to *memberlist.Node, buf []byte, msg claims.Message) ([]byte, error) {
+	buf = claims.AppendMessage(append(buf[:0], kindClaims), msg)
+	if len(buf) <= maxStream/4 || len(msg.Updates) < 2 {
+		return buf, a.c.list.SendReliable(to, buf)
 	}
-	n.busy = false
-	if err != nil {
-		n.failed = true // the States in it are sent again, as they are not acknowledged
-		a.log.Debug("could not send", "peer", n.name, "error", err)
+	first, second := msg, msg
+	half := len(msg.Updates) / 2
+	first.Updates, second.Updates = msg.Updates[:half], msg.Updates[half:]
+	buf, err := a.sendClaims(to, buf, first)
+	if err == nil {
+		buf, err = a.sendClaims(to, buf, second)
+	}
+	return buf, err
+}
+
+func (a *agent) sent(n *node, o outgoing, err error) {
+	n.unsent--
+	n.unreached = err != nil
+	if o.word == nil {
+		n.busy = false
+		n.failed = err != nil // the States in it are sent again, as they are not acknowledged
 	}
 }
 
 // allSaid says whether nothing is waiting to be sent or being sent.
 func (a *agent) allSaid() bool {
 	for _, n := range a.nodes {
-		if n.busy || len(n.out) > 0 {
+		if n.unsent > 0 {
 			return false
 		}
 	}

@@ -75,14 +75,23 @@ func (w *tripwire) run(ctx context.Context, a memberlist.Address) {
 	watched := false
 	for ctx.Err() == nil {
 		conn, err := w.ask(ctx, a)
-		switch {
-		case err == nil:
+		if err == nil {
 			watched = true
+			since := time.Now()
 			hold(ctx, conn)
-			continue // it broke, or we are to stop
-		case watched && isProof(err), watched && w.confirm(ctx, a):
-			w.gone(a.Name, err)
-			return
+			if time.Since(since) >= tripwireRetry {
+				continue // it broke: ask at once
+			}
+			conn, err = w.ask(ctx, a)
+			if err == nil { // it breaks again and again
+				conn.Close()
+			}
+		}
+		if watched && err != nil {
+			if proof := w.confirm(ctx, a, err); proof != nil {
+				w.gone(a.Name, proof)
+				return
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -91,25 +100,26 @@ func (w *tripwire) run(ctx context.Context, a memberlist.Address) {
 	}
 }
 
-// confirm asks a few more times after an answer that proves nothing: a process
-// that is being killed closes its listener and its streams one by one.
-func (w *tripwire) confirm(ctx context.Context, a memberlist.Address) bool {
-	for wait := time.Millisecond; wait <= 32*time.Millisecond; wait *= 2 {
+// confirm returns the proof that a process is gone, nil if there is none. After
+// an answer that proves nothing it asks a few more times: a process that is
+// being killed closes its listener and its streams one by one.
+func (w *tripwire) confirm(ctx context.Context, a memberlist.Address, err error) error {
+	for wait := time.Millisecond; !isProof(err); wait *= 2 {
+		if wait > 32*time.Millisecond {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
-			return false
+			return nil
 		case <-time.After(wait):
 		}
-		conn, err := w.ask(ctx, a)
-		if err == nil {
+		var conn net.Conn
+		if conn, err = w.ask(ctx, a); err == nil {
 			conn.Close()
-			return false
-		}
-		if isProof(err) {
-			return true
+			return nil
 		}
 	}
-	return false
+	return err
 }
 
 func isProof(err error) bool {
