@@ -24,6 +24,7 @@ type checks struct {
 	sides      []int                    // by host, of the split that healed last if all had noticed it
 	faults     int                      // so far, and ends of faults
 	sidesAlone int                      // the value of faults as long as nothing came after that split
+	brokenAt   time.Duration            // of a lasting fault
 	majority   []bool                   // by host, of a lasting fault
 	highest    map[string]uint64        // token by id
 
@@ -97,14 +98,11 @@ func (w *world) reliable() bool {
 	return slices.Contains([]string{"clean", "calm", "race"}, w.profile.name) && w.now-w.silentAt > 5*sec
 }
 
-// noteSilence notes that somebody thinks that another is silent, though both
-// run.
-func (w *world) noteSilence() {
-	for _, n := range w.live() {
-		for _, p := range n.m.peers {
-			if p != nil && p.inView && p.silent() && w.node(p.node).alive {
-				w.silentAt, w.calm = w.now, false
-			}
+// noteSilence notes that n thinks that another is silent, though both run.
+func (w *world) noteSilence(n *simNode) {
+	for _, p := range n.m.peers {
+		if p != nil && p.inView && p.silent() && w.node(p.node).alive {
+			w.silentAt, w.calm = w.now, false
 		}
 	}
 }
@@ -128,7 +126,6 @@ func (w *world) checkToken(l *lease, token uint64, first bool) {
 // checkGrant: never two holders while views agree (promise 1), and first come,
 // first served (promise 3).
 func (w *world) checkGrant(l *lease) {
-	w.noteSilence()
 	hs := w.holders(l.id)
 	if len(hs) > 1 {
 		w.twoHold++
@@ -144,8 +141,9 @@ func (w *world) checkGrant(l *lease) {
 		if (w.settledCalm() || w.reliable()) && o.askedAt < w.now && o.claim.before(l.claim) {
 			w.violate("order", "%v of %s holds before %v, which is older", l.claim, l.id, o.claim)
 		}
-		// Whatever the clocks say: who asked two seconds later waits longer.
-		if w.settledCalm() && o.askedAt > w.calmSince+w.profile.bigDelay && o.askedAt+2*sec < l.askedAt {
+		// Whatever the clocks say: who asked seconds later waits longer.
+		calm := w.settledCalm() && o.askedAt > w.calmSince+w.profile.bigDelay && o.askedAt+2*sec < l.askedAt
+		if calm || w.reliable() && o.askedAt+5*sec < l.askedAt {
 			w.violate("order", "%v of %s holds before %v, which asked %v earlier", l.claim, l.id, o.claim, l.askedAt-o.askedAt)
 		}
 	}
@@ -184,7 +182,7 @@ func (w *world) checkWoken(winner, loser *lease) {
 
 // checkSides: after a split into two the holder on the larger side stays.
 func (w *world) checkSides(winner, loser *lease) {
-	if w.sides == nil || w.faults != w.sidesAlone || w.now-w.healedAt > 8*sec || winner.grantedAt > w.healedAt || loser.grantedAt > w.healedAt {
+	if w.sides == nil || w.faults != w.sidesAlone || w.silentAt > w.healedAt || w.now-w.healedAt > 8*sec || winner.grantedAt > w.healedAt || loser.grantedAt > w.healedAt {
 		return
 	}
 	size := func(l *lease) int {
@@ -201,10 +199,21 @@ func (w *world) checkSides(winner, loser *lease) {
 	}
 }
 
+// checkTraffic: nobody raises tokens in turns with another at the speed of the
+// network.
+func (w *world) checkTraffic() {
+	const most = 50000 // ten times of what a run needs
+	if w.messages > most {
+		w.violate("storm", "more than %d messages", most)
+	}
+}
+
 // checkCalm looks whether all is well, and if it has been for long enough,
 // whether there is exactly one holder.
 func (w *world) checkCalm() {
-	w.noteSilence()
+	for _, n := range w.live() {
+		w.noteSilence(n)
+	}
 	if w.silentAt == w.now || !w.whole() {
 		w.calm = false
 		return
@@ -277,7 +286,6 @@ func (w *world) watchConvergence() {
 // checkOneHolder: once the network is whole, exactly one holder (promise 2),
 // with a token that is the highest anybody alive has seen.
 func (w *world) checkOneHolder() {
-	w.noteSilence()
 	for _, id := range w.ids {
 		hs, all := w.holders(id), w.leases(id, claimed)
 		switch {
@@ -334,8 +342,12 @@ func (w *world) checkLastingFault() {
 		waiting := w.leases(id, func(l *lease) bool {
 			return w.now-l.askedAt > 5*sec && (w.majority == nil || w.majority[l.node.host])
 		})
-		if len(waiting) == 0 || len(w.holders(id)) > 0 {
+		hs := w.holders(id)
+		if len(waiting) == 0 || len(hs) > 0 {
 			w.servedAt[id] = w.now
+		}
+		if w.profile.blindDetector && !slices.ContainsFunc(hs, func(l *lease) bool { return l.grantedAt < w.brokenAt+8*sec }) && len(hs) > 1 {
+			w.violate("two", "elected without a majority:%s", names(hs))
 		}
 		if w.now-w.servedAt[id] > 12*sec {
 			w.violate("stall", "nobody held %s for 12 s", id)

@@ -371,7 +371,7 @@ func (w *world) breakBetweenHalves() {
 			w.links[i][j] = (i < cut) == (j < cut)
 		}
 	}
-	w.majority = nil
+	w.brokenAt = w.now
 	for i := range w.hosts {
 		w.majority = append(w.majority, i >= cut && 2*(len(w.hosts)-cut) > len(w.hosts))
 	}

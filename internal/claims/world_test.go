@@ -34,6 +34,8 @@ type world struct {
 	ids   []string
 	quiet bool // no more faults, releases and new claims
 
+	repeats bool // the senders ask early whether something was lost
+
 	checks
 	log *journal // nil unless the run is told
 }
@@ -122,6 +124,7 @@ func (w *world) logf(format string, args ...any) {
 func newWorld(p profile, seed uint64, log *journal) *world {
 	w := &world{profile: p, rng: rand.New(rand.NewPCG(seed, 0)), log: log}
 	w.checks.init()
+	w.repeats = w.chance(0.5)
 	hosts := p.hosts
 	if hosts == 0 {
 		hosts = 2 + w.rng.IntN(6)
@@ -210,6 +213,7 @@ func (n *simNode) tick() {
 // engine does.
 func (n *simNode) input(do func(now time.Time)) {
 	do(n.clock())
+	n.w.noteSilence(n)
 	n.tellStory()
 	for _, e := range n.m.Events() {
 		n.event(e)
@@ -260,6 +264,20 @@ func (n *simNode) send(to *simNode, msg Message) {
 		w.logMessage(msg, "")
 		w.after(w.delay(), func() { to.deliver(b) })
 	}
+	if w.repeats && len(msg.Updates) > 0 {
+		w.after(50*ms, func() { n.whenAwake(func() { n.repeat(msg) }) })
+	}
+}
+
+// repeat is done some time after msg was sent, for what was not acknowledged.
+func (n *simNode) repeat(msg Message) {
+	n.input(func(time.Time) {
+		for _, u := range msg.Updates {
+			if u.WantAck {
+				n.m.Repeat(msg.To, u.ID, u.Ver)
+			}
+		}
+	})
 }
 
 func (w *world) copies() int {
@@ -497,5 +515,6 @@ func (w *world) detectFailures() {
 		}
 	}
 	w.checkCalm()
+	w.checkTraffic()
 	w.after(50*ms, w.detectFailures)
 }
