@@ -4,51 +4,104 @@ package netfault
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 )
 
-// Transport passes everything on to another transport, but for what would go
-// to an address that is cut off: packets vanish, dialing times out, and what is
-// written to an open stream goes nowhere, as in a network that drops all
-// packets. A cut works in the direction of sending: cut both ends for a
+// Transport passes everything on to another transport, but for what its faults
+// say. All faults work in the direction of sending: cut both ends for a
 // netsplit. All methods may be called concurrently.
 type Transport struct {
 	memberlist.NodeAwareTransport
 
-	mu     sync.Mutex
-	cut    map[string]bool
-	healed chan struct{} // closed when the cut changes
+	mu      sync.Mutex
+	cut     map[string]bool
+	refused map[string]bool
+	noise   Noise
+	streams map[*stream]struct{} // dialed and open
+	changed chan struct{}        // closed when the cut changes
+
+	shutdown sync.Once
+	closed   chan struct{}
+}
+
+// Noise is what happens to packets at random. Streams are not affected: the
+// kernel repairs them.
+type Noise struct {
+	Lost     float64       // share of packets that vanish
+	Doubled  float64       // share of packets that arrive twice, the second time late
+	MaxDelay time.Duration // each packet is late by up to that much, so that they overtake each other
 }
 
 // New returns a transport without faults.
 func New(inner memberlist.NodeAwareTransport) *Transport {
-	return &Transport{NodeAwareTransport: inner, healed: make(chan struct{})}
+	return &Transport{NodeAwareTransport: inner, streams: map[*stream]struct{}{}, changed: make(chan struct{}), closed: make(chan struct{})}
 }
 
-// Cut drops what goes to addrs, host:port, from now on. It replaces an earlier
-// cut; without addrs there is none.
+// Cut drops what goes to addrs, host:port, from now on, as a network does that
+// loses everything: packets vanish, dialing times out, and what is written to
+// an open stream goes nowhere. It replaces an earlier cut; without addrs there
+// is none.
 func (t *Transport) Cut(addrs ...string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.cut = map[string]bool{}
-	for _, addr := range addrs {
-		t.cut[addr] = true
-	}
-	close(t.healed)
-	t.healed = make(chan struct{})
+	t.cut = set(addrs)
+	close(t.changed)
+	t.changed = make(chan struct{})
 }
 
-// state returns whether addr is cut off, and a channel that is closed when
-// that may have changed.
-func (t *Transport) state(addr string) (bool, <-chan struct{}) {
+// Refuse answers the dialing of addrs as a firewall does that rejects
+// connections, from now on: packets and open streams pass. It replaces an
+// earlier Refuse; without addrs there is none.
+func (t *Transport) Refuse(addrs ...string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.cut[addr], t.healed
+	t.refused = set(addrs)
+}
+
+// Break closes the open streams to addr, as a box in between does that forgets
+// its connections.
+func (t *Transport) Break(addr string) {
+	t.mu.Lock()
+	var open []*stream
+	for s := range t.streams {
+		if s.addr == addr {
+			open = append(open, s)
+		}
+	}
+	t.mu.Unlock()
+	for _, s := range open {
+		s.Conn.Close()
+	}
+}
+
+// SetNoise disturbs the packets that are sent from now on.
+func (t *Transport) SetNoise(n Noise) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.noise = n
+}
+
+func set(addrs []string) map[string]bool {
+	m := map[string]bool{}
+	for _, addr := range addrs {
+		m[addr] = true
+	}
+	return m
+}
+
+// isCut returns whether addr is cut off, and a channel that is closed when that
+// may have changed.
+func (t *Transport) isCut(addr string) (bool, <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.cut[addr], t.changed
 }
 
 // WriteTo implements memberlist.Transport.
@@ -58,7 +111,29 @@ func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 
 // WriteToAddress implements memberlist.NodeAwareTransport.
 func (t *Transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
-	if cut, _ := t.state(a.Addr); cut {
+	t.mu.Lock()
+	noise := t.noise
+	t.mu.Unlock()
+	if rand.Float64() < noise.Lost {
+		return time.Now(), nil
+	}
+	if rand.Float64() < noise.Doubled {
+		t.writeLate(b, a, noise.MaxDelay)
+	}
+	if noise.MaxDelay > 0 {
+		t.writeLate(b, a, noise.MaxDelay)
+		return time.Now(), nil
+	}
+	return t.writeNow(b, a)
+}
+
+func (t *Transport) writeLate(b []byte, a memberlist.Address, most time.Duration) {
+	b = append([]byte(nil), b...)
+	time.AfterFunc(rand.N(most+1), func() { t.writeNow(b, a) })
+}
+
+func (t *Transport) writeNow(b []byte, a memberlist.Address) (time.Time, error) {
+	if cut, _ := t.isCut(a.Addr); cut {
 		return time.Now(), nil
 	}
 	return t.NodeAwareTransport.WriteToAddress(b, a)
@@ -74,12 +149,17 @@ func (t *Transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 func (t *Transport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	for cut, healed := t.state(a.Addr); cut; cut, healed = t.state(a.Addr) {
+	for cut, changed := t.isCut(a.Addr); cut; cut, changed = t.isCut(a.Addr) {
 		select {
-		case <-healed:
+		case <-changed:
+		case <-t.closed:
+			return nil, dialError(net.ErrClosed)
 		case <-ctx.Done():
-			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+			return nil, dialError(os.ErrDeadlineExceeded)
 		}
+	}
+	if t.isRefused(a.Addr) {
+		return nil, dialError(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 	}
 	left := timeout
 	if deadline, ok := ctx.Deadline(); ok {
@@ -89,7 +169,25 @@ func (t *Transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 	if err != nil {
 		return nil, err
 	}
-	return &stream{Conn: conn, t: t, addr: a.Addr}, nil
+	s := &stream{Conn: conn, t: t, addr: a.Addr}
+	t.mu.Lock()
+	t.streams[s] = struct{}{}
+	t.mu.Unlock()
+	return s, nil
+}
+
+func (t *Transport) isRefused(addr string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.refused[addr]
+}
+
+func dialError(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
+
+// Shutdown implements memberlist.Transport: whoever dials over a cut gives up.
+func (t *Transport) Shutdown() error {
+	t.shutdown.Do(func() { close(t.closed) })
+	return t.NodeAwareTransport.Shutdown()
 }
 
 // stream is a stream that was dialed.
@@ -100,8 +198,15 @@ type stream struct {
 }
 
 func (s *stream) Write(b []byte) (int, error) {
-	if cut, _ := s.t.state(s.addr); cut {
+	if cut, _ := s.t.isCut(s.addr); cut {
 		return len(b), nil
 	}
 	return s.Conn.Write(b)
+}
+
+func (s *stream) Close() error {
+	s.t.mu.Lock()
+	delete(s.t.streams, s)
+	s.t.mu.Unlock()
+	return s.Conn.Close()
 }

@@ -1,0 +1,61 @@
+package gossip_test
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"highlander"
+	"highlander/gossip"
+	"highlander/highlandertest"
+)
+
+func TestConformance(t *testing.T) {
+	t.Run("Plain", func(t *testing.T) { conformance(t, gossip.Config{}) })
+	t.Run("Encrypted", func(t *testing.T) { conformance(t, gossip.Config{Keys: [][]byte{bytes.Repeat([]byte{7}, 32)}}) })
+}
+
+func conformance(t *testing.T, cfg gossip.Config) {
+	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture {
+		f := &fixture{world: newWorld(t)}
+		f.world.config = cfg
+		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash}
+	})
+}
+
+// fixture is a cluster for the conformance suite.
+type fixture struct{ world *world }
+
+// node opens a node and waits until all see each other: what the suite expects
+// of a holder goes for a cluster that agrees on who is in it.
+func (f *fixture) node(t *testing.T, name string) highlander.Cluster {
+	open := f.open()
+	c := f.world.join(name, open...)
+	f.world.see(len(open)+1, append(open, c)...)
+	return c
+}
+
+// open returns the nodes that were neither closed nor crashed.
+func (f *fixture) open() []*gossip.Cluster {
+	return slices.DeleteFunc(slices.Clone(f.world.nodes), func(c *gossip.Cluster) bool {
+		_, err := c.Holders(f.world.t.Context())
+		return err != nil
+	})
+}
+
+// waiting returns how many claims wait, as all nodes see it; -1 while they do
+// not agree.
+func (f *fixture) waiting(t *testing.T, id string) int {
+	count := -1
+	for i, c := range f.open() {
+		switch known := c.KnownWaiting(id); {
+		case i == 0:
+			count = known
+		case known != count:
+			return -1
+		}
+	}
+	return count
+}
+
+func (f *fixture) crash(t *testing.T, c highlander.Cluster) { c.(*gossip.Cluster).Crash() }

@@ -1,0 +1,91 @@
+package gossip
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"highlander/internal/claims"
+)
+
+// JoinTuned is Join with other settings of memberlist.
+func JoinTuned(ctx context.Context, cfg Config, tune func(*memberlist.Config)) (*Cluster, error) {
+	cfg.tune = tune
+	return Join(ctx, cfg)
+}
+
+// Crash ends c as SIGKILL ends a process: the sockets close, nothing is said.
+func (c *Cluster) Crash() {
+	c.closeOnce.Do(func() {
+		c.transport.Shutdown()
+		c.joiner.stop()
+		c.shutdown()
+	})
+}
+
+// Membership returns the members and a channel that is closed when they change.
+func (c *Cluster) Membership() ([]Member, <-chan struct{}) { return c.agent.membership() }
+
+// Receive is what memberlist calls with a message.
+func (c *Cluster) Receive(b []byte) { c.agent.NotifyMsg(b) }
+
+// KnownWaiting returns how many claims for id that wait this node knows of.
+func (c *Cluster) KnownWaiting(id string) (count int) {
+	waits := func(claim reflect.Value) {
+		if claim.FieldByName("Token").Uint() == 0 {
+			count++
+		}
+	}
+	c.agent.do(func(time.Time) {
+		machine := reflect.ValueOf(c.agent.machine).Elem()
+		record := machine.FieldByName("ids").MapIndex(reflect.ValueOf(id))
+		if !record.IsValid() {
+			return
+		}
+		for _, l := range c.agent.leases {
+			if l.id == id && l.phase == leaseWaiting {
+				count++
+			}
+		}
+		links := record.Elem().FieldByName("links")
+		for i := range links.Len() {
+			peer := machine.FieldByName("peers").Index(i)
+			if state := links.Index(i).FieldByName("state"); !state.IsNil() && !peer.IsNil() && peer.Elem().FieldByName("inView").Bool() {
+				known := state.Elem().FieldByName("Claims")
+				for k := range known.Len() {
+					waits(known.Index(k))
+				}
+			}
+		}
+	})
+	return count
+}
+
+// The parts of a message, for those who make bad ones.
+const (
+	KindClaims   = kindClaims
+	KindPacket   = kindPacket
+	WordGoodbye  = wordGoodbye
+	WordDeparted = wordDeparted
+	WordAnswer   = wordAnswer
+	TripwireByte = tripwireByte
+)
+
+// Word makes a word.
+func Word(kind byte, from, to, number, about uint64) []byte {
+	return word{kind, claims.Node(from), claims.Node(to), number, claims.Node(about)}.append(nil)
+}
+
+// Incarnation returns the random part of a node's name.
+func Incarnation(node string) uint64 {
+	_, incarnation, err := splitName(node)
+	if err != nil {
+		panic(err)
+	}
+	return incarnation
+}
+
+// Question returns what a tripwire sends.
+func Question(label, name string) []byte { return question(label, name) }
