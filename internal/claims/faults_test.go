@@ -25,9 +25,10 @@ type profile struct {
 	lateJoin        float64
 	restart         float64
 	restartWithin   time.Duration
-	forgetful       bool         // ids nobody uses and departed nodes are soon forgotten
-	blindDetector   bool         // the failure detector does not notice broken links
-	lastingFault    func(*world) // which comes early and stays
+	freezeFor       time.Duration // at most
+	forgetful       bool          // ids nobody uses and departed nodes are soon forgotten
+	blindDetector   bool          // the failure detector does not notice broken links
+	lastingFault    func(*world)  // which comes early and stays
 
 	// Events a second.
 	acquire, crash, freeze, flap, split, link, step float64
@@ -36,7 +37,7 @@ type profile struct {
 func profiles() []profile {
 	base := profile{
 		ids: 2, claims: 2, chaos: 25 * sec, bigDelay: 3 * sec, skew: 20 * sec, drift: 0.0099,
-		loss: 0.05, dup: 0.05, slow: 0.05, busy: 0.1, release: 0.7, restartWithin: 5 * sec, acquire: 0.8, forgetful: true,
+		loss: 0.05, dup: 0.05, slow: 0.05, busy: 0.1, release: 0.7, restartWithin: 5 * sec, freezeFor: 9 * sec, acquire: 0.8, forgetful: true,
 	}
 	var all []profile
 	add := func(name string, change func(p *profile)) {
@@ -55,6 +56,10 @@ func profiles() []profile {
 	})
 	add("split", func(p *profile) { p.split, p.release, p.acquire = 0.1, 0.3, 0.5 })
 	add("freeze", func(p *profile) { p.freeze, p.release, p.acquire = 0.15, 0.3, 0.5 })
+	// Longer than ids and nodes are remembered.
+	add("sleep", func(p *profile) {
+		p.freeze, p.freezeFor, p.acquire, p.release, p.chaos = 0.1, 30*sec, 0.3, 0.9, 50*sec
+	})
 	add("link", func(p *profile) { p.link, p.crash, p.restart = 0.3, 0.05, 0.7 })
 	add("fp", func(p *profile) { p.flap, p.crash, p.restart, p.lateJoin = 0.5, 0.05, 0.7, 0.3 })
 	add("mix", func(p *profile) {
@@ -202,7 +207,7 @@ func (w *world) someFreeze() {
 	w.logf("%v freezes", n)
 	n.frozen, n.frozeAt, n.loneFault = true, w.now, settled
 	n.freezes++
-	w.after(200*ms+w.upTo(9*sec), func() { w.wake(n) })
+	w.after(200*ms+w.upTo(w.profile.freezeFor), func() { w.wake(n) })
 }
 
 // wake lets n go on. What came in the meantime is read at once, or most of it

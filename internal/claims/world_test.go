@@ -437,6 +437,9 @@ func (w *world) boot(host int) {
 	}
 	n.up(peer)
 	peer.up(n)
+	if w.chance(0.3) { // as a program does that starts its child at once
+		n.acquire(w.ids[0])
+	}
 }
 
 func (n *simNode) up(o *simNode) {
