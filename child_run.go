@@ -7,27 +7,26 @@ import (
 	"runtime/debug"
 )
 
-// childRun is one run of the child in a goroutine of its own. Its fields are
-// for the goroutine of Serve, but err is written before returned is closed.
+// childRun is one run of the child. Its fields are for the goroutine that
+// leads the life, but err is written before returned is closed.
 type childRun struct {
+	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	told     error         // why it was told to stop; nil if it was not
 	returned chan struct{} // closed when the child has returned
+	skipped  bool          // it was never called
 	err      error         // what it returned; valid once returned is closed
 }
 
-// startChild runs service under ctx's values, but not its end: the child ends
+// newChildRun readies a run under ctx's values, but not its end: the child ends
 // when it is told to, with a cause, and not before.
-func startChild(ctx context.Context, service Service) *childRun {
+func newChildRun(ctx context.Context) *childRun {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	r := &childRun{cancel: cancel, returned: make(chan struct{})}
-	go r.serve(ctx, service)
-	return r
+	return &childRun{ctx: ctx, cancel: cancel, returned: make(chan struct{})}
 }
 
-// serve calls the child and notes what it returned, or what it ended with
-// instead of returning.
-func (r *childRun) serve(ctx context.Context, service Service) {
+// serve calls the child and notes what it returned or panicked with.
+func (r *childRun) serve(service Service) {
 	defer close(r.returned)
 	defer r.cancel(nil) // ends what the child left behind under its context
 	defer func() {
@@ -35,8 +34,14 @@ func (r *childRun) serve(ctx context.Context, service Service) {
 			r.err = &PanicError{Value: value, Stack: debug.Stack()}
 		}
 	}()
-	r.err = errGoexit // stays if the next line neither returns nor panics
-	r.err = service.Serve(ctx)
+	r.err = service.Serve(r.ctx)
+}
+
+// skip is serve without the child.
+func (r *childRun) skip() {
+	r.skipped = true
+	r.cancel(nil)
+	close(r.returned)
 }
 
 // stop tells the child to stop and reports whether it was told for the first
@@ -51,6 +56,9 @@ func (r *childRun) stop(cause error) bool {
 }
 
 func (r *childRun) hasReturned() bool { return isClosed(r.returned) }
+
+// hasRun reports whether the child was called and has returned.
+func (r *childRun) hasRun() bool { return r.hasReturned() && !r.skipped }
 
 // isDone reports whether a child that ended by itself with err is done.
 func (r Restart) isDone(err error) bool {
@@ -73,7 +81,4 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-var (
-	errGoexit   = errors.New("the child called runtime.Goexit")
-	errReturned = errors.New("the child returned nil, but it is permanent")
-)
+var errReturned = errors.New("the child returned nil, but it is permanent")

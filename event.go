@@ -13,7 +13,9 @@ const (
 	EventWaiting EventKind = iota + 1
 	// EventAcquired: the lease is ours.
 	EventAcquired
-	// EventStarted: the child runs. Also after a restart.
+	// EventStarted: the child runs from now on. Also after a restart. If the
+	// lease or ctx ends in this very moment, the child is not called after all,
+	// and EventLost or EventStopping follows.
 	EventStarted
 	// EventFailed: the child returned an error, panicked, or is Permanent and
 	// returned at all; Err says which. A restart or EventGaveUp follows.

@@ -10,7 +10,8 @@ import (
 )
 
 // life is one call of Serve, a state machine. Its states are the methods of
-// type step; the goroutine of Serve goes through them and owns all fields:
+// type step; the goroutine of Serve goes through them and owns all fields, but
+// for the time in which it runs the child and a watch has to stop it:
 //
 //	waiting -> starting -> running -> failing -> starting ...    the child failed: restart
 //	                               |          -> releasing       it failed too often
@@ -29,6 +30,7 @@ type life struct {
 	log       *slog.Logger
 	held      *held     // nil without a lease
 	child     *childRun // nil unless it runs
+	watch     *watch    // nil unless the child runs
 	finished  *childRun // the last run of a child that is done
 	intensity intensity
 	exitOnce  func() // ends the process
@@ -99,8 +101,7 @@ func (l *life) waiting() step {
 	return l.starting
 }
 
-// starting starts the child, unless it must not run any more. Nothing that may
-// block stands between the look at the lease and the start.
+// starting readies the child, unless it must not run any more.
 func (l *life) starting() step {
 	switch {
 	case l.leaseEnded():
@@ -111,24 +112,38 @@ func (l *life) starting() step {
 		return l.releasing
 	}
 	info := LeaseInfo{ID: l.spec.ID, Node: l.node, Since: l.held.since, lease: l.held.lease}
-	l.child = startChild(context.WithValue(l.ctx, leaseInfoKey{}, info), l.spec.Service)
+	l.child = newChildRun(context.WithValue(l.ctx, leaseInfoKey{}, info))
+	l.show(Running, l.held)
+	l.emit(EventStarted, nil)
 	return l.running
 }
 
-// running waits for what comes first. A child that is done is done, whatever
-// happened at the same moment; but a lost lease wins over the end of ctx, for
-// the child must not believe that it still has the lease, and both win over a
-// restart.
+// running runs the child, on this goroutine: that spares one for each child
+// that runs. Nothing that may block stands between the look at the lease and
+// the start.
 func (l *life) running() step {
-	l.show(Running, l.held)
-	l.emit(EventStarted, nil)
-	select {
-	case <-l.child.returned:
-	case <-l.held.lease.Done():
-	case <-l.ctx.Done():
-	}
+	l.watch = watchOver(l)
 	switch {
-	case l.child.hasReturned() && l.spec.Restart.isDone(l.child.err):
+	case l.leaseEnded() || l.ctx.Err() != nil: // since starting
+		l.child.skip()
+	default:
+		l.child.serve(l.spec.Service)
+	}
+	w := l.watch
+	l.watch = nil
+	if next := w.end(); next != nil {
+		return next
+	}
+	return l.turning
+}
+
+// turning decides on what comes after running. A child that is done is done,
+// whatever happened at the same moment; but a lost lease wins over the end of
+// ctx, for the child must not believe that it still has the lease, and both win
+// over a restart.
+func (l *life) turning() step {
+	switch {
+	case l.child.hasRun() && l.spec.Restart.isDone(l.child.err):
 		l.finished, l.child = l.child, nil
 		l.emit(EventDone, l.finished.err)
 		return l.done
@@ -303,12 +318,15 @@ func (l *life) release() error {
 }
 
 // bail keeps the order stop, wait, release when a log handler or the engine
-// panics, or an observer ends the goroutine, as t.FailNow does. Otherwise it
+// panics, or the child or an observer ends the goroutine, as t.FailNow does. The
+// child has returned by then, as it runs on this goroutine. Otherwise bail
 // finds nothing to do.
 func (l *life) bail() {
+	if l.watch != nil {
+		l.watch.end()
+	}
 	if l.child != nil {
 		l.child.stop(ErrShutdown)
-		<-l.child.returned
 	}
 	if l.held != nil {
 		_ = l.release() // the panic is on its way to whoever can act

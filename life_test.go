@@ -487,34 +487,6 @@ func TestDoneChildIsNotRunAgainAfterALoss(t *testing.T) {
 	})
 }
 
-// It was done before it was told to stop, so it has run, though the lease was
-// lost before anybody looked.
-func TestChildThatIsDoneAtTheMomentOfTheLossHasRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tl := newTimeline()
-		child := func(context.Context) error { return nil }
-		r := serve(t, tl, highlander.ChildSpec{Service: highlander.ServiceFunc(child), Restart: highlander.Transient},
-			highlander.WithObserver(func(e highlander.Event) {
-				tl.event(e)
-				if e.Kind == highlander.EventStarted {
-					time.Sleep(time.Second) // both happen now
-				}
-			}))
-		r.cluster.grant(t).lose(highlander.ErrConflict, 0)
-		time.Sleep(time.Second)
-		r.cluster.grant(t)
-		tl.mustBe(t, `
-			0s waiting
-			0s acquired #1
-			0s started #1
-			1s done #1
-			1s lost #1: another node holds the id
-			1s release called
-			1s waiting
-			1s acquired #2`)
-	})
-}
-
 func TestClosedClusterEndsServeOfADoneChild(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		child := func(context.Context) error { return nil }
@@ -650,25 +622,46 @@ func TestObserverThatPanicsChangesNothing(t *testing.T) {
 	})
 }
 
-// As t.FailNow in an observer does.
+// As t.FailNow does, in an observer or in the child. The child runs on the
+// goroutine of Serve, which ends with it as it would without a Singleton.
 func TestOrderHoldsWhenTheGoroutineOfServeIsEnded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tl := newTimeline()
-		r := serve(t, tl, highlander.ChildSpec{Service: untilTold(tl, time.Second)},
-			highlander.WithObserver(func(e highlander.Event) {
-				if e.Kind == highlander.EventStarted {
-					runtime.Goexit()
+	untilTimeout := func(tl *timeline) highlander.Service {
+		return highlander.ServiceFunc(func(context.Context) error {
+			time.Sleep(time.Second)
+			tl.add("child ends")
+			runtime.Goexit()
+			return nil
+		})
+	}
+	for _, test := range []struct {
+		name  string
+		child func(*timeline) highlander.Service
+		at    highlander.EventKind // the event at which the observer ends it; zero: none
+		want  string
+	}{
+		{"by the observer before the child runs", func(tl *timeline) highlander.Service { return untilTold(tl, time.Second) }, highlander.EventStarted, `
+			0s release called`},
+		{"by the child", untilTimeout, 0, `
+			1s child ends
+			1s release called`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tl := newTimeline()
+				r := serve(t, tl, highlander.ChildSpec{Service: test.child(tl)}, highlander.WithObserver(func(e highlander.Event) {
+					if e.Kind == test.at {
+						runtime.Goexit()
+					}
+				}))
+				r.cluster.grant(t)
+				time.Sleep(time.Second)
+				tl.mustBe(t, test.want)
+				if state := r.Status().State; state != highlander.Idle {
+					t.Errorf("state is %v, want idle", state)
 				}
-			}))
-		r.cluster.grant(t)
-		time.Sleep(time.Second)
-		tl.mustBe(t, `
-			1s child returns
-			1s release called`)
-		if state := r.Status().State; state != highlander.Idle {
-			t.Errorf("state is %v, want idle", state)
-		}
-	})
+			})
+		})
+	}
 }
 
 func TestNothingIsAcquiredWithAContextThatHasEnded(t *testing.T) {

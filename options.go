@@ -20,9 +20,9 @@ func WithLogger(logger *slog.Logger) Option {
 }
 
 // WithObserver calls observe for every Event, in the order in which they
-// happen; of several observers, the last one given counts. It is called by the
-// goroutine of Serve, which goes on when observe returns: an observer that
-// blocks delays the stop of the child and the release of the lease. What is
+// happen; of several observers, the last one given counts. There is one
+// call at a time, and the singleton goes on when observe returns: an observer
+// that blocks delays the stop of the child and the release of the lease. What is
 // slow belongs into a goroutine of its own. A panic in observe is logged and
 // has no other effect.
 func WithObserver(observe func(Event)) Option {

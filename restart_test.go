@@ -3,7 +3,6 @@ package highlander_test
 import (
 	"context"
 	"errors"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,7 +19,6 @@ func TestRestartTypes(t *testing.T) {
 	returns := func(err error) highlander.ServiceFunc {
 		return func(context.Context) error { return err }
 	}
-	exits := highlander.ServiceFunc(func(context.Context) error { runtime.Goexit(); return nil })
 	const restarted, done = "restarted", "done"
 	for _, test := range []struct {
 		name    string
@@ -32,15 +30,12 @@ func TestRestartTypes(t *testing.T) {
 		{"permanent, nil", highlander.Permanent, returns(nil), restarted, "the child returned nil, but it is permanent"},
 		{"permanent, error", highlander.Permanent, returns(errBoom), restarted, "boom"},
 		{"permanent, panic", highlander.Permanent, panics, restarted, "panic: boom"},
-		{"permanent, Goexit", highlander.Permanent, exits, restarted, "the child called runtime.Goexit"},
 		{"transient, nil", highlander.Transient, returns(nil), done, ""},
 		{"transient, error", highlander.Transient, returns(errBoom), restarted, "boom"},
 		{"transient, panic", highlander.Transient, panics, restarted, "panic: boom"},
-		{"transient, Goexit", highlander.Transient, exits, restarted, "the child called runtime.Goexit"},
 		{"temporary, nil", highlander.Temporary, returns(nil), done, ""},
 		{"temporary, error", highlander.Temporary, returns(errBoom), done, "boom"},
 		{"temporary, panic", highlander.Temporary, panics, done, "panic: boom"},
-		{"temporary, Goexit", highlander.Temporary, exits, done, "the child called runtime.Goexit"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -19,8 +19,8 @@ type lease struct {
 	phase   leasePhase
 	token   atomic.Uint64
 	granted chan struct{}
-	done    chan struct{}
-	err     error // set before done is closed
+	ctx     context.Context // ends with the lease; its cause is the reason
+	cancel  context.CancelCauseFunc
 }
 
 type leasePhase int
@@ -34,17 +34,14 @@ const (
 var _ highlander.Lease = (*lease)(nil)
 
 func (l *lease) Token() uint64         { return l.token.Load() }
-func (l *lease) Done() <-chan struct{} { return l.done }
+func (l *lease) Done() <-chan struct{} { return l.ctx.Done() }
 func (l *lease) Expires() time.Time    { return time.Time{} }
 
-func (l *lease) Err() error {
-	select {
-	case <-l.done:
-		return l.err
-	default:
-		return nil
-	}
-}
+func (l *lease) Err() error { return context.Cause(l.ctx) }
+
+// AfterFunc is context.AfterFunc for the end of the lease. It spares a
+// Singleton the goroutine that would wait for Done.
+func (l *lease) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(l.ctx, f) }
 
 // Release returns when the claim is gone from this node and the others are
 // being told.
@@ -65,7 +62,6 @@ func (l *lease) grant(token uint64) {
 func (l *lease) end(err error) {
 	if l.phase != leaseEnded {
 		l.phase = leaseEnded
-		l.err = err
-		close(l.done)
+		l.cancel(err)
 	}
 }
