@@ -349,7 +349,7 @@ func (b *bench) idle(ctx context.Context) ([]result, error) {
 		}
 		share := 100 * float64(after.CPU-before.CPU) / float64(after.At-before.At)
 		cpu = single("idle node holding 10,000 ids, two more waiting for each: CPU", fmt.Sprintf("%.2f %% of a core", share))
-		rss = single("the same: resident memory", fmt.Sprintf("%d MB", after.RSS/1e6))
+		rss = single("the same: resident memory, after a garbage collection", fmt.Sprintf("%d MB", after.RSS/1e6))
 		return nil
 	})
 	return []result{cpu, rss}, err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -78,6 +79,8 @@ const (
 	causeLost     = "lease lost"
 )
 
+var quietLog = slog.New(slog.DiscardHandler)
+
 // nodeMain becomes a node, and does not return, in a process started as one.
 func nodeMain() {
 	if len(os.Args) != 2 || os.Args[1] != nodeMode {
@@ -143,7 +146,7 @@ func (n *benchNode) join(ctx context.Context) error {
 			return fmt.Errorf("open a port on loopback: %w", err)
 		}
 		n.fault = netfault.New(network)
-		n.cluster, err = gossip.Join(ctx, gossip.Config{Name: n.setup.Name, Transport: n.fault, Join: n.setup.Join, Logger: slog.New(slog.DiscardHandler)})
+		n.cluster, err = gossip.Join(ctx, gossip.Config{Name: n.setup.Name, Transport: n.fault, Join: n.setup.Join, Logger: quietLog})
 		if err != nil {
 			return err
 		}
@@ -225,26 +228,33 @@ func (n *benchNode) obey(ctx context.Context, order nodeOrder) {
 			n.fault.Cut(order.Addrs...)
 		}
 	case opReport:
+		debug.FreeOSMemory() // what an idle program does by itself every few minutes
 		cpu, rss := usage()
 		n.tell(nodeEvent{Event: evUsage, CPU: cpu, RSS: rss})
 	}
 }
 
 func (n *benchNode) wrap(ctx context.Context, id string) {
-	ctx, n.stops[id] = context.WithCancel(ctx)
-	s := highlander.Wrap(n.cluster, highlander.ChildSpec{ID: id, Service: highlander.ServiceFunc(n.child)}, highlander.WithLogger(slog.New(slog.DiscardHandler)))
+	child := highlander.ServiceFunc(n.countedChild)
+	if !n.setup.Quiet {
+		child = n.toldChild
+		ctx, n.stops[id] = context.WithCancel(ctx)
+	}
+	s := highlander.Wrap(n.cluster, highlander.ChildSpec{ID: id, Service: child}, highlander.WithLogger(quietLog))
 	n.serving.Go(func() { s.Serve(ctx) })
 }
 
-// child is the child of every singleton: it tells when it starts and stops.
-func (n *benchNode) child(ctx context.Context) error {
+// countedChild is the child of a quiet node.
+func (n *benchNode) countedChild(ctx context.Context) error {
+	n.count(1)
+	<-ctx.Done()
+	n.count(-1)
+	return nil
+}
+
+// toldChild tells when it starts and stops.
+func (n *benchNode) toldChild(ctx context.Context) error {
 	started := monotonicNow()
-	if n.setup.Quiet {
-		n.count(1, started)
-		<-ctx.Done()
-		n.count(-1, monotonicNow())
-		return nil
-	}
 	info, _ := highlander.FromContext(ctx)
 	n.tell(nodeEvent{Event: evStarted, At: started, ID: info.ID, Token: info.Token()})
 	<-ctx.Done()
@@ -252,11 +262,11 @@ func (n *benchNode) child(ctx context.Context) error {
 	return nil
 }
 
-func (n *benchNode) count(delta int, at time.Duration) {
+func (n *benchNode) count(delta int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.running += delta
-	n.last = at
+	n.last = monotonicNow()
 	select {
 	case n.changed <- struct{}{}:
 	default:
