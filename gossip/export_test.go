@@ -28,6 +28,22 @@ func (c *Cluster) Crash() {
 // Membership returns the members and a channel that is closed when they change.
 func (c *Cluster) Membership() ([]Member, <-chan struct{}) { return c.agent.membership() }
 
+// AwaitWatch waits until c has had a tripwire's stream to a node. It returns
+// false if c does not watch that node, or ctx ends.
+func (c *Cluster) AwaitWatch(ctx context.Context, name string) bool {
+	var w *watcher
+	c.agent.do(func(time.Time) { w = c.traps.watchers[name] })
+	if w == nil {
+		return false
+	}
+	select {
+	case <-w.held:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Receive is what memberlist calls with a message.
 func (c *Cluster) Receive(b []byte) { c.agent.NotifyMsg(b) }
 

@@ -42,8 +42,11 @@ type tripwire struct {
 	running     sync.WaitGroup
 }
 
+// watcher watches one node.
 type watcher struct {
+	node memberlist.Address
 	stop context.CancelFunc
+	held chan struct{} // closed when there was a stream: a node that was never reached proves nothing
 }
 
 // watch makes targets, by name and address, the nodes to be watched. It is not
@@ -58,8 +61,9 @@ func (w *tripwire) watch(targets map[string]string) {
 	for name, addr := range targets {
 		if _, ok := w.watchers[name]; !ok {
 			ctx, stop := context.WithCancel(context.Background())
-			w.watchers[name] = &watcher{stop: stop}
-			w.running.Go(func() { w.run(ctx, memberlist.Address{Name: name, Addr: addr}) })
+			watcher := &watcher{memberlist.Address{Name: name, Addr: addr}, stop, make(chan struct{})}
+			w.watchers[name] = watcher
+			w.running.Go(func() { w.run(ctx, watcher) })
 		}
 	}
 }
@@ -71,25 +75,28 @@ func (w *tripwire) close() {
 }
 
 // run watches one node until ctx ends or it is gone.
-func (w *tripwire) run(ctx context.Context, a memberlist.Address) {
-	watched := false
+func (w *tripwire) run(ctx context.Context, watcher *watcher) {
+	held := false
 	for ctx.Err() == nil {
-		conn, err := w.ask(ctx, a)
+		conn, err := w.ask(ctx, watcher.node)
 		if err == nil {
-			watched = true
+			if !held {
+				held = true
+				close(watcher.held)
+			}
 			since := time.Now()
 			hold(ctx, conn)
 			if time.Since(since) >= tripwireRetry {
 				continue // it broke: ask at once
 			}
-			conn, err = w.ask(ctx, a)
+			conn, err = w.ask(ctx, watcher.node)
 			if err == nil { // it breaks again and again
 				conn.Close()
 			}
 		}
-		if watched && err != nil {
-			if proof := w.confirm(ctx, a, err); proof != nil {
-				w.gone(a.Name, proof)
+		if held && err != nil {
+			if proof := w.confirm(ctx, watcher.node, err); proof != nil {
+				w.gone(watcher.node.Name, proof)
 				return
 			}
 		}

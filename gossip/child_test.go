@@ -1,0 +1,79 @@
+package gossip_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/memberlist"
+
+	"highlander"
+	"highlander/gossip"
+)
+
+// The test binary is also the program whose replicas are tested: with childEnv
+// set it joins a cluster, wraps one child and says on its output what happens.
+const (
+	childEnv      = "HIGHLANDER_GOSSIP_TEST_NAME" // its name in the cluster
+	childJoinEnv  = "HIGHLANDER_GOSSIP_TEST_JOIN"
+	childBlindEnv = "HIGHLANDER_GOSSIP_TEST_BLIND" // no failure detector
+)
+
+func childMain() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	go func() { // the end of the test, however it ends, is the end of its processes
+		bufio.NewReader(os.Stdin).ReadByte()
+		os.Exit(1)
+	}()
+	cfg := gossip.Config{
+		Name: os.Getenv(childEnv), Bind: "127.0.0.1:0", Join: strings.Fields(os.Getenv(childJoinEnv)),
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+	c, err := gossip.JoinTuned(ctx, cfg, func(mc *memberlist.Config) {
+		if os.Getenv(childBlindEnv) != "" {
+			noFailureDetector(mc)
+		}
+	})
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	fmt.Println("joined", c.Addr())
+	go sayWatched(ctx, c)
+	child := highlander.ServiceFunc(func(ctx context.Context) error {
+		fmt.Println("started")
+		<-ctx.Done()
+		fmt.Println("stopping:", context.Cause(ctx))
+		return nil
+	})
+	highlander.Wrap(c, highlander.ChildSpec{ID: "id", Service: child}, highlander.WithLogger(cfg.Logger)).Serve(ctx)
+	c.Close()
+	fmt.Println("closed")
+	os.Exit(0)
+}
+
+// sayWatched says which nodes are watched by a tripwire.
+func sayWatched(ctx context.Context, c *gossip.Cluster) {
+	said := map[string]bool{}
+	for {
+		members, changed := c.Membership()
+		for _, m := range members {
+			if !m.Self && !said[m.Name] && c.AwaitWatch(ctx, m.Name) {
+				said[m.Name] = true
+				name, _, _ := strings.Cut(m.Name, "#")
+				fmt.Println("watches", name)
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
