@@ -33,8 +33,8 @@ type life struct {
 	watch     *watch    // nil unless the child runs
 	finished  *childRun // the last run of a child that is done
 	intensity intensity
-	exitOnce  func() // ends the process
-	err       error  // what Serve returns
+	exiting   sync.Once
+	err       error // what Serve returns
 }
 
 // step is a state: it does what is to be done there and returns the next one,
@@ -64,7 +64,6 @@ func newLife(ctx context.Context, s *Singleton) *life {
 		ctx:       ctx,
 		log:       logger.With("id", s.spec.ID, "node", s.node),
 		intensity: intensity{max: s.spec.MaxRestarts, window: s.spec.Window},
-		exitOnce:  sync.OnceFunc(func() { s.exit(1) }),
 	}
 }
 
@@ -301,6 +300,9 @@ func (l *life) exitAfter(deadline time.Time) (disarm func()) {
 	})
 	return func() { timer.Stop() }
 }
+
+// exitOnce ends the process.
+func (l *life) exitOnce() { l.exiting.Do(func() { l.exit(1) }) }
 
 // stopped is called when the child has returned after it was told to stop.
 func (l *life) stopped() {

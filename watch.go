@@ -10,7 +10,7 @@ import (
 // from then on only, and leads it until the child has returned.
 type watch struct {
 	life *life
-	next chan result // what the watch hands back, if it has taken over
+	next chan result // what the watch hands back once it has taken over
 
 	mu    sync.Mutex
 	state watchState
@@ -35,7 +35,7 @@ type result struct {
 
 // watchOver begins to watch.
 func watchOver(l *life) *watch {
-	w := &watch{life: l, next: make(chan result, 1)}
+	w := &watch{life: l}
 	w.forgetCtx = context.AfterFunc(l.ctx, w.wake)
 	w.forgetLease = afterLease(l.held.lease, w.wake)
 	return w
@@ -70,6 +70,7 @@ func (w *watch) wake() {
 	armed := w.state == watchArmed
 	if armed {
 		w.state = watchLeading
+		w.next = make(chan result, 1)
 	}
 	w.mu.Unlock()
 	if armed {

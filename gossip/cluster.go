@@ -207,15 +207,14 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	w := &lease{agent: c.agent, id: id, meta: opts.Meta, granted: make(chan struct{})}
-	w.ctx, w.cancel = context.WithCancelCause(context.Background())
+	w := &lease{agent: c.agent, id: id, meta: opts.Meta, granted: make(chan struct{}), done: make(chan struct{})}
 	if !c.agent.do(func(now time.Time) { c.agent.claim(now, w) }) {
 		return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
 	}
 	select {
 	case <-w.granted:
 		return w, nil
-	case <-w.ctx.Done():
+	case <-w.done:
 		select {
 		case <-w.granted: // and ended since
 			return w, nil

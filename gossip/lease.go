@@ -2,6 +2,8 @@ package gossip
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,9 +21,16 @@ type lease struct {
 	phase   leasePhase
 	token   atomic.Uint64
 	granted chan struct{}
-	ctx     context.Context // ends with the lease; its cause is the reason
-	cancel  context.CancelCauseFunc
+	done    chan struct{}
+
+	mu    sync.Mutex
+	err   error    // why the lease has ended; nil before
+	after []*after // to be run then
 }
+
+// after is a function that AfterFunc was given. There is one per lease, as a
+// rule; a context would take several times the memory.
+type after struct{ run func() }
 
 type leasePhase int
 
@@ -34,14 +43,40 @@ const (
 var _ highlander.Lease = (*lease)(nil)
 
 func (l *lease) Token() uint64         { return l.token.Load() }
-func (l *lease) Done() <-chan struct{} { return l.ctx.Done() }
+func (l *lease) Done() <-chan struct{} { return l.done }
 func (l *lease) Expires() time.Time    { return time.Time{} }
 
-func (l *lease) Err() error { return context.Cause(l.ctx) }
+func (l *lease) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
 
-// AfterFunc is context.AfterFunc for the end of the lease. It spares a
+// AfterFunc is what context.AfterFunc is, for the end of the lease. It spares a
 // Singleton the goroutine that would wait for Done.
-func (l *lease) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(l.ctx, f) }
+func (l *lease) AfterFunc(f func()) (stop func() bool) {
+	a := &after{run: f}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		go a.run()
+		return func() bool { return false }
+	}
+	l.after = append(l.after, a)
+	return func() bool { return l.forget(a) }
+}
+
+// forget takes a back, and returns whether it had not been run.
+func (l *lease) forget(a *after) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.Index(l.after, a)
+	if i < 0 {
+		return false
+	}
+	l.after = slices.Delete(l.after, i, i+1)
+	return true
+}
 
 // Release returns when the claim is gone from this node and the others are
 // being told.
@@ -62,6 +97,13 @@ func (l *lease) grant(token uint64) {
 func (l *lease) end(err error) {
 	if l.phase != leaseEnded {
 		l.phase = leaseEnded
-		l.cancel(err)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.err = err
+		close(l.done)
+		for _, a := range l.after {
+			go a.run()
+		}
+		l.after = nil
 	}
 }
