@@ -7,7 +7,9 @@ import (
 )
 
 // Service is something that runs until its context ends. It has the shape of
-// suture.Service, so a *suture.Supervisor is one, with everything below it.
+// suture.Service, so a *suture.Supervisor is one, with everything below it. As a
+// supervisor can be served only once, and a child may be run again, build it in
+// a ServiceFunc: see the example of package highlander.
 //
 // Serve must return soon after ctx ends: the lease is released only after it
 // has returned. context.Cause(ctx) then says why (ErrShutdown, ErrConflict,
