@@ -1,0 +1,45 @@
+// Package guard runs a command of which nothing survives: not the death of
+// highlander, however it ends, nor a deadline that highlander, hung or
+// stopped, lets pass.
+//
+// Between highlander and the command stand two helpers, the same binary in
+// hidden modes, started while highlander still waits for its lease:
+//
+//	highlander --> guard --> keeper --> command --> whatever it forks
+//
+// A parent-death signal reaches a direct child only, so something must live on
+// to kill the grandchildren. Each helper learns of the death of the process
+// before it, and of the one after it, by the end of a pipe:
+//
+//	killed or gone           who ends the command and all it forked
+//	highlander               the keeper, told by the guard; the guard too
+//	guard                    the keeper
+//	keeper                   the guard, to which the orphans fall (*)
+//	highlander and guard     the keeper
+//	guard and keeper         highlander, to which the orphans fall (*)
+//	all three at once        the kernel, by the parent-death signal, and only
+//	                         the process that the keeper forked itself (*)
+//	deadline passed          keeper and guard, each with its own timer; a frozen
+//	                         helper cannot delay it, nor a frozen highlander
+//
+// (*) Linux. Other Unix systems have neither parent-death signals nor
+// subreapers: there the guard and highlander kill the process group they were
+// told of, and a keeper killed between its fork and its report leaves the
+// command behind. On Windows highlander holds a job object, which the kernel
+// empties when highlander dies; nothing enforces a deadline while highlander
+// is frozen.
+//
+// What leaves the process group is still reached on Linux, because orphans
+// fall to the keeper, or to the guard when the keeper is gone: a daemon is
+// killed like any other. Out of reach are a process in a session of its own
+// when guard and keeper are killed at once, and processes that highlander has
+// no permission to signal: these are waited for, not ended. A command with the
+// set-user-id bit has no parent-death signal, by the kernel's rules.
+//
+// The helpers share one session, apart from highlander's, and the command has
+// a process group of its own in it: Ctrl-C and the hang-up of a terminal reach
+// highlander alone, which decides what to pass on. The command has
+// highlander's standard input, output and error and no other descriptor; its
+// standard input is the null device if highlander's is a terminal, since only
+// the foreground process group may read from one.
+package guard

@@ -1,0 +1,683 @@
+//go:build linux
+
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	contextOfTests = context.Background()
+	discard        = slog.New(slog.DiscardHandler)
+)
+
+// outcome is what Run returned.
+type outcome struct {
+	exit Exit
+	err  error
+}
+
+// startGuard starts a guard whose highlander is this process.
+func startGuard(t testing.TB) *Guard {
+	t.Helper()
+	g, err := Start(t.Context(), Options{Logger: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return g
+}
+
+// run runs cmd in the background.
+func (g *Guard) inBackground(ctx context.Context, cmd Command) <-chan outcome {
+	c := make(chan outcome, 1)
+	go func() {
+		exit, err := g.Run(ctx, cmd)
+		c <- outcome{exit, err}
+	}()
+	return c
+}
+
+func (g *Guard) pids() (guard, keeper int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.link.guard.Process.Pid, g.link.keeper.Load().Pid
+}
+
+func await(t testing.TB, c <-chan outcome) outcome {
+	t.Helper()
+	select {
+	case o := <-c:
+		return o
+	case <-time.After(safetyNet):
+		t.Fatal("Run did not return")
+		panic("unreachable")
+	}
+}
+
+func want(t testing.TB, o outcome, code int, err error) {
+	t.Helper()
+	if o.exit.Code != code || !errors.Is(o.err, err) {
+		t.Errorf("Run returned exit code %d and error %v; want %d and %v", o.exit.Code, o.err, code, err)
+	}
+}
+
+func TestNothingSurvivesDeathOf(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		rounds  int
+		victims func(h *highlander) []int
+		ends    bool // highlander with them
+	}{
+		{"highlander", 20, func(h *highlander) []int { return []int{h.cmd.Process.Pid} }, true},
+		{"guard", 20, func(h *highlander) []int { return []int{h.guard} }, false},
+		{"highlander and guard", 20, func(h *highlander) []int { return []int{h.cmd.Process.Pid, h.guard} }, true},
+		{"keeper", 10, func(h *highlander) []int { return []int{h.keeper} }, false},
+		{"highlander and keeper", 5, func(h *highlander) []int { return []int{h.cmd.Process.Pid, h.keeper} }, true},
+		{"guard and keeper", 10, func(h *highlander) []int { return []int{h.guard, h.keeper} }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for range tc.rounds {
+				hall := newHall(t)
+				h := launch(t, hall.command(t, aTree...), nil)
+				h.ready(t)
+				h.tell(t, "run")
+				members := hall.wait(t, 4)
+				strike(t, tc.victims(h)...)
+				if !tc.ends {
+					if got := h.report(t); !strings.Contains(got, ErrGuardDied.Error()) {
+						t.Errorf("highlander reported %q", got)
+					}
+					mustBeGone(t, members)
+				}
+				waitEnd(t, members)
+				h.waitAllGone(t)
+			}
+		})
+	}
+}
+
+// A process may die at any point of the start of a command: the tree must be
+// gone or never begin.
+func TestNothingSurvivesDeathDuringStartOf(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		victims func(h *highlander) []int
+		ends    bool
+	}{
+		{"highlander", func(h *highlander) []int { return []int{h.cmd.Process.Pid} }, true},
+		{"guard", func(h *highlander) []int { return []int{h.guard} }, false},
+		{"highlander and guard", func(h *highlander) []int { return []int{h.cmd.Process.Pid, h.guard} }, true},
+		{"keeper", func(h *highlander) []int { return []int{h.keeper} }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var whole time.Duration // from the order to run to the last process
+			for round := range 21 {
+				hall := newHall(t)
+				h := launch(t, hall.command(t, aTree...), nil)
+				h.ready(t)
+				begin := time.Now()
+				h.tell(t, "run")
+				if round == 0 {
+					hall.wait(t, 4)
+					whole = time.Since(begin)
+				} else {
+					// Not waiting for anything: this is the random point.
+					time.Sleep(rand.N(whole))
+				}
+				strike(t, tc.victims(h)...)
+				if !tc.ends {
+					_ = h.report(t) // ended
+					if left := h.left(); len(left) > 1 {
+						t.Fatalf("Run returned, yet there are %v", left)
+					}
+				}
+				h.waitAllGone(t)
+			}
+		})
+	}
+}
+
+// Highlander may die before its guard has a keeper.
+func TestNothingSurvivesDeathOfHighlanderWhileTheGuardStarts(t *testing.T) {
+	begin := time.Now()
+	launch(t, Command{}, nil).ready(t)
+	whole := time.Since(begin)
+	for range 20 {
+		h := launch(t, Command{}, nil)
+		time.Sleep(rand.N(whole)) // the random point
+		strike(t, h.cmd.Process.Pid)
+		h.waitAllGone(t)
+	}
+}
+
+// When nobody is left to act, the kernel ends the process that the keeper
+// forked, and no other.
+func TestMainProcessDiesWithHighlanderGuardAndKeeperAtOnce(t *testing.T) {
+	for range 20 {
+		hall := newHall(t)
+		h := launch(t, hall.command(t, "join", "hold"), nil)
+		h.ready(t)
+		h.tell(t, "run")
+		members := hall.wait(t, 1)
+		strike(t, h.cmd.Process.Pid, h.guard, h.keeper)
+		waitEnd(t, members)
+		h.waitAllGone(t)
+	}
+}
+
+func TestDeadlineIsKeptWithFrozen(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		victims func(h *highlander) []int
+	}{
+		{"nobody", func(h *highlander) []int { return nil }},
+		{"highlander", func(h *highlander) []int { return []int{h.cmd.Process.Pid} }},
+		{"highlander and guard", func(h *highlander) []int { return []int{h.cmd.Process.Pid, h.guard} }},
+		{"highlander and keeper", func(h *highlander) []int { return []int{h.cmd.Process.Pid, h.keeper} }},
+		{"guard and keeper", func(h *highlander) []int { return []int{h.guard, h.keeper} }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			hall := newHall(t)
+			h := launch(t, hall.command(t, append([]string{"ignore-term"}, aTree...)...), nil)
+			h.ready(t)
+			h.tell(t, "run")
+			members := hall.wait(t, 4)
+			h.tell(t, "deadline 200ms")
+			h.report(t)
+			victims := tc.victims(h)
+			freeze(t, victims...)
+			waitEnd(t, members)
+			// Thawed, highlander learns of it.
+			for _, pid := range victims {
+				_ = syscall.Kill(pid, syscall.SIGCONT)
+			}
+			got := h.report(t)
+			if !strings.Contains(got, ErrDeadline.Error()) && !strings.Contains(got, ErrGuardDied.Error()) {
+				t.Errorf("highlander reported %q", got)
+			}
+			h.waitAllGone(t)
+		})
+	}
+}
+
+func TestCommandOutlivesDeadlineThatWasMoved(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	first := time.Now().Add(300 * time.Millisecond)
+	g.SetDeadline(first)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := g.inBackground(ctx, hall.command(t, "join", "report-signals", "hold"))
+	m := hall.wait(t, 1)[0]
+	m.next(t) // listening
+	g.SetDeadline(time.Now().Add(safetyNet))
+	<-time.After(time.Until(first) + 50*time.Millisecond)
+	g.Signal(syscall.SIGUSR1)
+	if got := m.next(t); got != syscall.SIGUSR1.String() {
+		t.Errorf("the command reported %q", got)
+	}
+	cancel()
+	g.Signal(syscall.SIGKILL)
+	want(t, await(t, ended), 128+9, nil)
+}
+
+func TestNothingStartsAfterTheDeadline(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	g.SetDeadline(time.Now().Add(-time.Nanosecond))
+	_, err := g.Run(t.Context(), hall.command(t, "join", "hold"))
+	want(t, outcome{err: err}, 0, ErrDeadline)
+
+	// Nor when highlander was frozen between its own look at the clock and the
+	// order to start.
+	c := hall.command(t, "join", "hold")
+	g.link.send(message{Kind: msgStart, Run: 1, Path: c.Path, Args: c.Args, Env: c.Env})
+	if m := <-g.link.events; m.Kind != msgFailed || !m.Expired {
+		t.Errorf("the keeper reported %+v", m)
+	}
+
+	// A deadline moved on, as with a new lease, makes it possible again.
+	g.SetDeadline(time.Now().Add(safetyNet))
+	want(t, await(t, g.inBackground(t.Context(), hall.command(t, "exit:3"))), 3, nil)
+}
+
+func TestFrozenGuardCannotKeepACommandFromStopping(t *testing.T) {
+	t.Parallel()
+	g, hall := startGuard(t), newHall(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c := hall.command(t, append([]string{"ignore-term"}, aTree...)...)
+	c.Shutdown = 0
+	ended := g.inBackground(ctx, c)
+	members := hall.wait(t, 4)
+	guard, _ := g.pids()
+	freeze(t, guard)
+	cancel()
+	want(t, await(t, ended), 0, ErrGuardDied)
+	mustBeGone(t, members)
+}
+
+func TestFrozenKeeperCannotKeepACommandFromStopping(t *testing.T) {
+	t.Parallel()
+	g, hall := startGuard(t), newHall(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c := hall.command(t, append([]string{"ignore-term"}, aTree...)...)
+	c.Shutdown = 0
+	ended := g.inBackground(ctx, c)
+	members := hall.wait(t, 4)
+	_, keeper := g.pids()
+	freeze(t, keeper)
+	cancel()
+	want(t, await(t, ended), 0, ErrGuardDied)
+	mustBeGone(t, members)
+}
+
+func TestSignalsArePassedOn(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	ended := g.inBackground(t.Context(), hall.command(t, "fork", "join", "report-signals", "hold"))
+	members := hall.wait(t, 2) // the whole group gets them
+	for _, m := range members {
+		m.next(t) // listening
+	}
+	for _, sig := range forwarded {
+		g.Signal(sig.(syscall.Signal))
+		for _, m := range members {
+			if got := m.next(t); got != sig.String() {
+				t.Errorf("process %d reported %q, want %q", m.pid, got, sig)
+			}
+		}
+	}
+	g.Signal(syscall.SIGKILL)
+	want(t, await(t, ended), 128+9, nil)
+	mustBeGone(t, members)
+}
+
+// Signals for highlander's process group, and signals by mistake, do not end
+// the helpers.
+func TestHelpersAreDeafToSignals(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	ended := g.inBackground(t.Context(), hall.command(t, "join", "report-signals", "hold"))
+	m := hall.wait(t, 1)[0]
+	m.next(t)
+	guard, keeper := g.pids()
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGTSTP} {
+		for _, pid := range []int{-guard, -keeper} {
+			if err := syscall.Kill(pid, sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	g.Signal(syscall.SIGUSR2) // the first that the command hears of
+	if got := m.next(t); got != syscall.SIGUSR2.String() {
+		t.Errorf("the command reported %q", got)
+	}
+	g.Signal(syscall.SIGKILL)
+	want(t, await(t, ended), 128+9, nil)
+}
+
+func TestExitCodeIsThatOfTheCommand(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	for _, tc := range []struct {
+		words  []string
+		code   int
+		signal syscall.Signal
+	}{
+		{[]string{"exit:0"}, 0, 0},
+		{[]string{"exit:3"}, 3, 0},
+		{[]string{"exit:255"}, 255, 0},
+		{[]string{"die:9"}, 128 + 9, syscall.SIGKILL},
+		{[]string{"die:15"}, 128 + 15, syscall.SIGTERM},
+	} {
+		exit, err := g.Run(t.Context(), hall.command(t, tc.words...))
+		if err != nil || exit.Code != tc.code || exit.Signal != tc.signal {
+			t.Errorf("%v: Run returned %+v, %v", tc.words, exit, err)
+		}
+	}
+}
+
+func TestEndOfContextStopsTheWholeGroup(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := g.inBackground(ctx, hall.command(t, aTree...))
+	members := hall.wait(t, 4)
+	cancel()
+	want(t, await(t, ended), 128+15, nil)
+	mustBeGone(t, members)
+	cancelled := g.inBackground(ctx, hall.command(t, "exit:0"))
+	want(t, await(t, cancelled), 0, context.Canceled)
+}
+
+func TestCommandThatIgnoresSIGTERMIsKilled(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c := hall.command(t, append([]string{"ignore-term"}, aTree...)...)
+	c.Shutdown = 50 * time.Millisecond
+	ended := g.inBackground(ctx, c)
+	members := hall.wait(t, 4)
+	cancel()
+	want(t, await(t, ended), 128+9, nil)
+	mustBeGone(t, members)
+}
+
+func TestStoppedCommandHearsSIGTERM(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := g.inBackground(ctx, hall.command(t, "join", "hold"))
+	freeze(t, hall.wait(t, 1)[0].pid)
+	cancel()
+	want(t, await(t, ended), 128+15, nil)
+}
+
+// What a command leaves in the background is ended before Run returns: the
+// lease goes with it.
+func TestWhatTheCommandLeavesBehindIsEnded(t *testing.T) {
+	for _, fork := range []string{"fork", "fork-setsid"} {
+		t.Run(fork, func(t *testing.T) {
+			g, hall := startGuard(t), newHall(t)
+
+			// By SIGTERM ...
+			ended := g.inBackground(t.Context(), hall.command(t, fork, "parent-exit:3", fork, "join", "hold"))
+			want(t, await(t, ended), 3, nil)
+			for range len(hall.joined) {
+				mustBeGone(t, hall.wait(t, 1))
+			}
+
+			// ... and by SIGKILL.
+			c := hall.command(t, fork, fork, "ignore-term", "join", "report-signals", "hold")
+			c.Shutdown = 50 * time.Millisecond
+			ended = g.inBackground(t.Context(), c)
+			members := hall.wait(t, 4)
+			_, keeper := g.pids()
+			for _, p := range childrenOf(keeper) {
+				_ = syscall.Kill(p.pid, syscall.SIGKILL) // the main process
+			}
+			want(t, await(t, ended), 128+9, nil)
+			mustBeGone(t, members)
+		})
+	}
+}
+
+// A daemon that ignores nothing ends by SIGTERM, though it left the group and
+// lost its parent only after that was sent.
+func TestSessionsOfTheirOwnAreReached(t *testing.T) {
+	for _, end := range []string{"stop", "highlander", "guard", "keeper"} {
+		t.Run(end, func(t *testing.T) {
+			hall := newHall(t)
+			g := startGuard(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ended := g.inBackground(ctx, hall.command(t, "fork-setsid", "fork-setsid", "join", "hold"))
+			members := hall.wait(t, 4)
+			guard, keeper := g.pids()
+			switch end {
+			case "stop":
+				cancel()
+				want(t, await(t, ended), 128+15, nil)
+			case "highlander":
+				g.Close() // ends the pipe, as its death would
+				want(t, await(t, ended), 0, ErrClosed)
+			case "guard":
+				strike(t, guard)
+				want(t, await(t, ended), 0, ErrGuardDied)
+			case "keeper":
+				strike(t, keeper)
+				want(t, await(t, ended), 0, ErrGuardDied)
+			}
+			mustBeGone(t, members)
+		})
+	}
+}
+
+func TestGuardIsStartedAnewAfterItDied(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	g.SetDeadline(time.Now().Add(safetyNet))
+	for i := range 5 {
+		ended := g.inBackground(t.Context(), hall.command(t, "join", "hold"))
+		members := hall.wait(t, 1)
+		guard, keeper := g.pids()
+		strike(t, []int{guard, keeper}[i%2])
+		want(t, await(t, ended), 0, ErrGuardDied)
+		mustBeGone(t, members)
+	}
+	want(t, await(t, g.inBackground(t.Context(), hall.command(t, "exit:3"))), 3, nil)
+
+	// It knows the deadline of the one before.
+	ended := g.inBackground(t.Context(), hall.command(t, "join", "hold"))
+	hall.wait(t, 1)
+	guard, _ := g.pids()
+	strike(t, guard)
+	want(t, await(t, ended), 0, ErrGuardDied)
+	g.mu.Lock()
+	g.deadline = now() // as if nothing had been sent since
+	g.mu.Unlock()
+	l, err := g.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := hall.command(t, "exit:0")
+	l.send(message{Kind: msgStart, Run: 1, Path: c.Path, Args: c.Args, Env: c.Env})
+	if m := <-l.events; !m.Expired {
+		t.Errorf("the new keeper reported %+v", m)
+	}
+}
+
+func TestHundredRunsLeakNothing(t *testing.T) {
+	g := startGuard(t)
+	guard, keeper := g.pids()
+	path, err := LookPath("true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := func() string {
+		return fmt.Sprintf("descriptors: highlander %d, guard %d, keeper %d; children: guard %d, keeper %d", fdCount(t, os.Getpid()),
+			fdCount(t, guard), fdCount(t, keeper), len(childrenOf(guard)), len(childrenOf(keeper)))
+	}
+	run := func() {
+		want(t, await(t, g.inBackground(t.Context(), Command{Path: path, Args: []string{"true"}})), 0, nil)
+	}
+	run()
+	before := count()
+	for range 100 {
+		run()
+	}
+	if after := count(); before != after {
+		t.Errorf("before: %s\nafter:  %s", before, after)
+	}
+	g.Close()
+	for _, p := range processes() {
+		if p.session == guard {
+			t.Errorf("after Close there is %+v", p)
+		}
+	}
+}
+
+func TestCommandInheritsStandardStreamsOnly(t *testing.T) {
+	hall := newHall(t)
+	stray, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stray.Close()
+	h := launch(t, hall.command(t, "join", "report-fds", "report-stdin"), func(cmd *exec.Cmd) {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, nil, nil, nil, stray) // highlander itself inherits it
+		cmd.Stdin = stray
+	})
+	h.ready(t)
+	h.tell(t, "run")
+	m := hall.wait(t, 1)[0]
+	if got := m.next(t); got != "" {
+		t.Errorf("the command inherited %q", got)
+	}
+	if got := m.next(t); got != "/dev/zero" {
+		t.Errorf("its standard input is %q", got)
+	}
+	h.report(t)
+	h.waitAllGone(t)
+}
+
+func TestCommandDoesNotReadFromATerminal(t *testing.T) {
+	hall := newHall(t)
+	h := launch(t, hall.command(t, "join", "report-stdin"), func(cmd *exec.Cmd) { cmd.Stdin = openTerminal(t) })
+	h.ready(t)
+	h.tell(t, "run")
+	if got := hall.wait(t, 1)[0].next(t); got != os.DevNull {
+		t.Errorf("standard input is %q", got)
+	}
+	h.report(t)
+	h.waitAllGone(t)
+}
+
+// nohup works through highlander, and the deafness of the helpers is not
+// inherited.
+func TestCommandIgnoresTheSignalsThatHighlanderWasToldToIgnore(t *testing.T) {
+	hall := newHall(t)
+	h := launch(t, hall.command(t, "join", "report-ignored"), func(cmd *exec.Cmd) {
+		cmd.Args = append([]string{"sh", "-c", `trap "" HUP; exec "$@"`, "sh", cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/bin/sh"
+	})
+	h.ready(t)
+	h.tell(t, "run")
+	if got := hall.wait(t, 1)[0].next(t); got != "true false false" {
+		t.Errorf("SIGHUP, SIGINT, SIGTERM ignored: %s", got)
+	}
+	h.report(t)
+	h.waitAllGone(t)
+}
+
+func TestCloseEndsTheCommand(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	ended := g.inBackground(t.Context(), hall.command(t, aTree...))
+	members := hall.wait(t, 4)
+	g.Close()
+	mustBeGone(t, members)
+	want(t, await(t, ended), 0, ErrClosed)
+	g.Close()
+	g.Signal(syscall.SIGTERM)
+	g.SetDeadline(time.Now())
+	want(t, await(t, g.inBackground(t.Context(), hall.command(t, "exit:0"))), 0, ErrClosed)
+}
+
+func TestSecondRunAtTheSameTimeIsRefused(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	ended := g.inBackground(t.Context(), hall.command(t, "join", "hold"))
+	hall.wait(t, 1)
+	want(t, await(t, g.inBackground(t.Context(), hall.command(t, "exit:0"))), 0, errBusy)
+	g.Signal(syscall.SIGKILL)
+	want(t, await(t, ended), 128+9, nil)
+}
+
+func TestCommandThatCannotBeStarted(t *testing.T) {
+	g := startGuard(t)
+	dir := t.TempDir()
+	garbage := dir + "/garbage"
+	if err := os.WriteFile(garbage, []byte{0, 1, 2, 3}, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path, _ := LookPath("true")
+	for _, tc := range []struct {
+		cmd  Command
+		code int
+		err  error
+	}{
+		{Command{Path: dir + "/nothing"}, codeNotFound, syscall.ENOENT},
+		{Command{Path: path, Dir: dir + "/nothing"}, codeNotFound, syscall.ENOENT},
+		{Command{Path: dir}, codeNotExecutable, syscall.EACCES},
+		{Command{Path: garbage}, codeNotExecutable, syscall.ENOEXEC},
+		{Command{Path: path, Args: []string{"a\x00b"}}, codeNotExecutable, syscall.EINVAL},
+	} {
+		_, err := g.Run(t.Context(), tc.cmd)
+		var bad *CommandError
+		if !errors.As(err, &bad) || bad.Code != tc.code || !errors.Is(err, tc.err) {
+			t.Errorf("%+v: %v", tc.cmd, err)
+		}
+	}
+	// The guard is as good as new.
+	want(t, await(t, g.inBackground(t.Context(), Command{Path: path, Args: []string{"true"}})), 0, nil)
+}
+
+// An instant errs to the early side when the clocks disagree.
+func TestInstantIsTheEarlierOfTwoClocks(t *testing.T) {
+	if instantOf(time.Time{}) != 0 {
+		t.Error("the zero time is not never")
+	}
+	in := func(d time.Duration) time.Time { return time.Now().Add(d) }
+	if got := instantOf(in(-time.Hour)); !got.passed() {
+		t.Error("an hour ago has not passed")
+	}
+	if got := instantOf(time.Unix(0, 0)); !got.passed() {
+		t.Error("1970 has not passed")
+	}
+	before := now()
+	got := instantOf(in(time.Hour))
+	if got.passed() || got > before.plus(time.Hour+time.Minute) || got < before.plus(time.Hour-time.Minute) {
+		t.Errorf("in an hour is %v from now", time.Duration(got-before))
+	}
+}
+
+func TestHelperStartedByHandSaysSo(t *testing.T) {
+	for _, mode := range []string{guardMode, keeperMode} {
+		out, err := exec.Command(executable(t), mode).CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "started by highlander itself") {
+			t.Errorf("%s: %v, %q", mode, err, out)
+		}
+	}
+}
+
+func BenchmarkRunToStarted(b *testing.B) {
+	g := startGuard(b)
+	path, err := LookPath("true")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var started time.Duration
+	for b.Loop() {
+		r := &run{log: discard, link: g.link, cmd: Command{Path: path, Args: []string{"true"}}, hang: time.NewTimer(safetyNet)}
+		begin := time.Now()
+		if err := g.start(r); err != nil {
+			b.Fatal(err)
+		}
+		m := <-r.link.events
+		started += time.Since(begin)
+		if m.Kind != msgStarted {
+			b.Fatalf("the keeper reported %+v", m)
+		}
+		if _, err := g.follow(b.Context(), r); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(started.Microseconds())/float64(b.N), "µs-to-started/op")
+}
+
+// openTerminal returns a terminal that is nobody's controlling one.
+func openTerminal(t *testing.T) *os.File {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return terminal
+}

@@ -1,0 +1,271 @@
+//go:build unix
+
+package guard
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// startGrace is how long the command may take to start.
+	startGrace = 10 * time.Second
+	// hangGrace is how long highlander waits, after the command had to be
+	// gone, before it takes the guard for frozen; longer than keeperGrace, so
+	// that the guard deals with a frozen keeper first.
+	hangGrace = 5 * time.Second
+)
+
+// Guard runs commands, one at a time. All methods may be called concurrently.
+type Guard struct {
+	log *slog.Logger
+
+	running sync.Mutex // held by Run
+
+	mu       sync.Mutex
+	link     *link
+	runs     uint64
+	deadline instant
+	overdue  *alarm // hangGrace after the deadline
+	closed   bool
+}
+
+// Start starts a guard and its keeper, and returns when both are there. It
+// takes some ten milliseconds and is meant to be called while there is nothing
+// to run yet. On Linux it makes this process a subreaper.
+func Start(ctx context.Context, opts Options) (*Guard, error) {
+	if err := becomeSubreaper(); err != nil {
+		return nil, err
+	}
+	overdue, err := newAlarm()
+	if err != nil {
+		return nil, err
+	}
+	g := &Guard{log: opts.Logger, overdue: overdue}
+	if g.log == nil {
+		g.log = slog.Default()
+	}
+	if _, err := g.connect(ctx); err != nil {
+		overdue.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// connect returns the link to a living guard, a fresh one if need be.
+func (g *Guard) connect(ctx context.Context) (*link, error) {
+	g.mu.Lock()
+	l, closed := g.link, g.closed
+	g.mu.Unlock()
+	switch {
+	case closed:
+		return nil, ErrClosed
+	case l != nil && l.alive():
+		return l, nil
+	}
+	l, err := dial(ctx, g.log)
+	if err != nil {
+		return nil, fmt.Errorf("start the guard: %w", err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		l.close()
+		return nil, ErrClosed
+	}
+	g.link = l
+	// Also when there is none: it readies both for the messages to come.
+	l.send(message{Kind: msgDeadline, Deadline: g.deadline})
+	return l, nil
+}
+
+// SetDeadline says until when the command may live, the one that runs now as
+// well as later ones: it is killed at t, whatever becomes of highlander, and
+// none is started later than t. The zero time stands for no deadline. Set it
+// before Run; move it at any time.
+func (g *Guard) SetDeadline(t time.Time) {
+	at := instantOf(t)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return
+	}
+	g.deadline = at
+	g.overdue.Set(at.plus(hangGrace))
+	g.link.send(message{Kind: msgDeadline, Deadline: at})
+}
+
+// Signal sends sig to the process group of the command, if one runs. SIGKILL
+// kills all of it.
+func (g *Guard) Signal(sig syscall.Signal) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		g.link.send(message{Kind: msgSignal, Signal: sig})
+	}
+}
+
+// Close kills what still runs and ends guard and keeper. It returns when all
+// of them are gone. It is idempotent.
+func (g *Guard) Close() {
+	g.mu.Lock()
+	first, l := !g.closed, g.link
+	g.closed = true
+	g.mu.Unlock()
+	l.close()
+	g.running.Lock() // Run looks at the alarm
+	defer g.running.Unlock()
+	if first {
+		g.overdue.Close()
+	}
+}
+
+// Run runs cmd and returns when nothing of it is left: no process it forked,
+// directly or not. When ctx ends, or when the main process has ended and left
+// others behind, the command gets SIGTERM, and SIGKILL after cmd.Shutdown.
+//
+// The error is nil if the command was started and ended, in whatever way: Exit
+// says how, and ctx whether it was told to. Otherwise it is ErrDeadline,
+// ErrClosed, ErrGuardDied, the cause of ctx if that ended first, or a
+// *CommandError if the command cannot be started. After ErrGuardDied the next
+// Run starts a new guard. A second Run at the same time is an error.
+func (g *Guard) Run(ctx context.Context, cmd Command) (Exit, error) {
+	if !g.running.TryLock() {
+		return Exit{}, errBusy
+	}
+	defer g.running.Unlock()
+	if ctx.Err() != nil {
+		return Exit{}, context.Cause(ctx)
+	}
+	l, err := g.connect(ctx)
+	if err != nil {
+		return Exit{}, err
+	}
+	r := &run{log: g.log, link: l, cmd: cmd, hang: time.NewTimer(startGrace)}
+	defer r.hang.Stop()
+	if err := g.start(r); err != nil {
+		return Exit{}, err
+	}
+	return g.follow(ctx, r)
+}
+
+func (g *Guard) start(r *run) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.deadline.passed() {
+		return ErrDeadline
+	}
+	g.runs++
+	r.number = g.runs
+	r.link.send(message{
+		Kind: msgStart, Run: r.number,
+		Path: r.cmd.Path, Args: r.cmd.Args, Env: r.cmd.Env, Dir: r.cmd.Dir, Shutdown: r.cmd.Shutdown,
+	})
+	return nil
+}
+
+// run is one command, from highlander's side.
+type run struct {
+	log    *slog.Logger
+	link   *link
+	cmd    Command
+	number uint64
+	exit   Exit
+	hang   *time.Timer // runs while something is overdue
+}
+
+// follow returns when nothing of the command is left.
+func (g *Guard) follow(ctx context.Context, r *run) (Exit, error) {
+	done := ctx.Done()
+	for {
+		select {
+		case m, ok := <-r.link.events:
+			if !ok {
+				return r.exit, g.whyEnded()
+			}
+			if over, err := r.note(m); over {
+				return r.exit, err
+			}
+		case <-done:
+			done = nil
+			g.stop(r)
+		case <-g.overdue.C:
+			if g.isOverdue() {
+				r.escalate("its deadline has passed")
+			}
+		case <-r.hang.C:
+			r.escalate("it does not answer")
+		}
+	}
+}
+
+// note takes in a report, and says whether it is the last.
+func (r *run) note(m message) (over bool, err error) {
+	if m.Run != r.number {
+		return false, nil
+	}
+	switch m.Kind {
+	case msgStarted:
+		r.hang.Stop()
+		r.log.Info("command started", "pid", m.PID, "command", r.cmd.Args)
+	case msgFailed:
+		if m.Expired {
+			return true, ErrDeadline
+		}
+		return true, startError(r.cmd.Path, m.Errno)
+	case msgExited:
+		r.exit = exitOf(m.Code, m.Signal)
+		r.log.Info("command ended", "code", r.exit.Code, "signal", r.signalName())
+		if m.Others {
+			r.log.Info("ending what the command left behind", "grace", r.cmd.Shutdown)
+		}
+	case msgGone:
+		if m.Expired {
+			return true, ErrDeadline
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+func (r *run) signalName() string {
+	if r.exit.Signal == 0 {
+		return ""
+	}
+	return r.exit.Signal.String()
+}
+
+// stop tells the command to end.
+func (g *Guard) stop(r *run) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r.link.send(message{Kind: msgStop, Shutdown: r.cmd.Shutdown})
+	r.hang.Reset(max(r.cmd.Shutdown, 0) + hangGrace)
+}
+
+// escalate is for a frozen guard: when it is killed, the keeper kills the
+// command. If that one is frozen too, it is next.
+func (r *run) escalate(why string) {
+	r.log.Warn("killing the guard, and the command with it", "why", why)
+	r.link.kill()
+	r.hang.Reset(hangGrace)
+}
+
+func (g *Guard) isOverdue() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.deadline.plus(hangGrace).passed()
+}
+
+func (g *Guard) whyEnded() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return ErrClosed
+	}
+	return ErrGuardDied
+}

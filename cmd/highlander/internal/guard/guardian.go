@@ -1,0 +1,159 @@
+//go:build unix
+
+package guard
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// guardian is the guard: it hands messages down to the keeper, ends the
+// command when highlander is gone or its deadline has passed, and is there for
+// the orphans when the keeper is gone.
+type guardian struct {
+	fromHighlander <-chan message // nil once highlander is gone
+	fromKeeper     <-chan message
+	toKeeper       chan message
+	keeper         *exec.Cmd
+
+	group    int    // process group of the command; zero while there is none
+	run      uint64 // the last command that was asked for ...
+	live     bool   // ... and whether any of it may be left
+	deadline instant
+	alarm    *alarm
+	patience *time.Timer // with the keeper
+}
+
+// guardMain is the whole life of a guard.
+func guardMain() error {
+	if err := settle(); err != nil {
+		return err
+	}
+	alarm, err := newAlarm()
+	if err != nil {
+		return err
+	}
+	g := &guardian{
+		fromHighlander: receive(os.NewFile(fdDown, "down")),
+		toKeeper:       make(chan message, 64),
+		alarm:          alarm,
+		patience:       time.NewTimer(keeperGrace),
+	}
+	g.patience.Stop()
+	if err := g.startKeeper(); err != nil {
+		return fmt.Errorf("start the keeper: %w", err)
+	}
+	g.watch()
+	exterminate(g.group, session())
+	return nil
+}
+
+func (g *guardian) startKeeper() error {
+	downR, downW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	statusR, statusW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	up := os.NewFile(fdUp, "up") // kept open: highlander waits for the end of it
+	g.keeper = helper(keeperMode, &syscall.SysProcAttr{Setpgid: true}, downR, up, statusW)
+	if err := g.keeper.Start(); err != nil {
+		return err
+	}
+	downR.Close()
+	statusW.Close()
+	g.fromKeeper = receive(statusR)
+	go forward(g.toKeeper, downW)
+	return nil
+}
+
+// forward writes messages to pipe, and ends it when there are no more.
+func forward(messages <-chan message, pipe *os.File) {
+	defer pipe.Close()
+	to := newSender(pipe)
+	for m := range messages {
+		// A keeper that is gone or frozen is dealt with in watch.
+		_ = to.send(m)
+	}
+}
+
+// watch returns when the keeper is gone.
+func (g *guardian) watch() {
+	for {
+		select {
+		case m, ok := <-g.fromHighlander:
+			if !ok {
+				g.orphaned()
+				continue
+			}
+			g.handDown(m)
+		case m, ok := <-g.fromKeeper:
+			if !ok {
+				return
+			}
+			g.learn(m)
+		case <-g.alarm.C:
+			if g.deadline.passed() && g.live {
+				g.kill()
+			}
+		case <-g.patience.C:
+			_ = g.keeper.Process.Kill()
+		}
+	}
+}
+
+// orphaned ends everything: highlander is gone.
+func (g *guardian) orphaned() {
+	g.fromHighlander = nil
+	close(g.toKeeper)
+	g.kill()
+}
+
+// kill kills the command at a moment when the keeper does the same of its own,
+// in case that one is frozen.
+func (g *guardian) kill() {
+	killGroup(g.group, session())
+	g.patience.Reset(keeperGrace)
+}
+
+func (g *guardian) handDown(m message) {
+	switch m.Kind {
+	case msgDeadline:
+		g.deadline = m.Deadline
+		g.alarm.Set(m.Deadline)
+	case msgStart:
+		g.run, g.live = m.Run, true
+	case msgStop:
+		if g.live {
+			g.patience.Reset(max(m.Shutdown, 0) + keeperGrace)
+		}
+	case msgSignal:
+		if g.live && m.Signal == syscall.SIGKILL {
+			g.kill()
+		}
+	}
+	select {
+	case g.toKeeper <- m:
+	default: // it has not read for long: frozen
+		_ = g.keeper.Process.Kill()
+	}
+}
+
+func (g *guardian) learn(m message) {
+	switch m.Kind {
+	case msgStarted:
+		g.group = m.PID
+	case msgFailed, msgGone:
+		g.group = 0
+		// The next start may have overtaken this.
+		if m.Run == g.run {
+			g.live = false
+			g.patience.Stop()
+		}
+	}
+}

@@ -1,0 +1,171 @@
+//go:build unix
+
+package guard
+
+import (
+	"context"
+	"encoding/gob"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// link is one guard with its keeper, as highlander sees them.
+type link struct {
+	log    *slog.Logger
+	guard  *exec.Cmd
+	keeper atomic.Pointer[os.Process] // known once it is ready
+	down   *sender                    // guarded by Guard.mu
+	up     *os.File
+
+	// events is closed, and so is done, when guard and keeper are gone and
+	// whatever they ran with them.
+	events chan message
+	done   chan struct{}
+
+	closing atomic.Bool
+	kills   atomic.Int32
+}
+
+var errNotReady = errors.New("it ended before it was ready")
+
+// dial starts a guard and a keeper, and waits until they are ready.
+func dial(ctx context.Context, log *slog.Logger) (*link, error) {
+	downR, downW, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer downR.Close()
+	upR, upW, err := os.Pipe()
+	if err != nil {
+		downW.Close()
+		return nil, err
+	}
+	defer upW.Close()
+	l := &link{
+		log:  log,
+		down: newSender(downW),
+		up:   upR,
+		// Never full: Run reads them while it runs, and there are none else.
+		events: make(chan message, 16),
+		done:   make(chan struct{}),
+	}
+	l.guard = helper(guardMode, &syscall.SysProcAttr{Setsid: true}, downR, upW)
+	if isTerminal(os.Stdin) {
+		l.guard.Stdin = nil // the null device
+	}
+	if err := l.guard.Start(); err != nil {
+		downW.Close()
+		upR.Close()
+		return nil, err
+	}
+	ready := make(chan error, 1)
+	go l.read(ready)
+	select {
+	case err := <-ready:
+		if err != nil {
+			<-l.done
+			return nil, err
+		}
+	case <-ctx.Done():
+		l.close()
+		return nil, context.Cause(ctx)
+	}
+	log.Debug("guard started", "guard", l.guard.Process.Pid, "keeper", l.keeper.Load().Pid)
+	return l, nil
+}
+
+// read passes on what the keeper reports. The pipe ends when both helpers are
+// gone; what they could not finish is then finished here.
+func (l *link) read(ready chan<- error) {
+	defer close(l.done)
+	defer close(l.events)
+	group, err := l.relay(ready)
+	if !l.closing.Load() {
+		l.log.Warn("the guard died", "guard", l.guard.Process.Pid, "pipe", err)
+	}
+	sweep(group, l.guard.Process.Pid)
+	_ = l.guard.Wait() // however it ended
+	_ = l.down.pipe.Close()
+	_ = l.up.Close()
+	if keeper := l.keeper.Load(); keeper != nil {
+		_ = keeper.Release()
+	}
+}
+
+// relay returns when the pipe ends, with the process group that may be left.
+func (l *link) relay(ready chan<- error) (group int, err error) {
+	dec := gob.NewDecoder(l.up)
+	for {
+		var m message
+		if err := dec.Decode(&m); err != nil {
+			select {
+			case ready <- errNotReady:
+			default:
+			}
+			return group, err
+		}
+		switch m.Kind {
+		case msgReady:
+			// On Linux this holds on to the process, not just its number.
+			keeper, err := os.FindProcess(m.PID)
+			if err == nil {
+				l.keeper.Store(keeper)
+			}
+			ready <- err
+			continue
+		case msgStarted:
+			group = m.PID
+		case msgGone:
+			group = 0
+		}
+		l.events <- m
+	}
+}
+
+// send writes to the guard. One that does not read is as good as dead, and
+// killed; that it died shows in events.
+func (l *link) send(m message) {
+	if err := l.down.send(m); errors.Is(err, os.ErrDeadlineExceeded) {
+		l.log.Warn("the guard does not read its pipe: killing it", "guard", l.guard.Process.Pid)
+		_ = l.guard.Process.Kill()
+	}
+}
+
+func (l *link) alive() bool {
+	select {
+	case <-l.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill kills the guard, and the second time the keeper.
+func (l *link) kill() {
+	keeper := l.keeper.Load()
+	if l.kills.Add(1) == 1 || keeper == nil {
+		_ = l.guard.Process.Kill()
+		return
+	}
+	_ = keeper.Kill()
+}
+
+// close ends guard and keeper by ending the pipe, and returns when they and
+// the command are gone.
+func (l *link) close() {
+	l.closing.Store(true)
+	_ = l.down.pipe.Close()
+	for {
+		select {
+		case <-l.done:
+			return
+		case <-time.After(hangGrace):
+			l.kill()
+		}
+	}
+}

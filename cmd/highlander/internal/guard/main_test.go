@@ -1,0 +1,433 @@
+//go:build linux
+
+package guard
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The tests run real processes: this binary is highlander, guard, keeper and
+// command in turn.
+const (
+	commandMode    = "__command"
+	highlanderMode = "__highlander"
+)
+
+func TestMain(m *testing.M) {
+	Main()
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case commandMode:
+			actor{}.play(os.Args[2:])
+			os.Exit(0)
+		case highlanderMode:
+			highlanderMain()
+			os.Exit(0)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// safetyNet is when a test gives up. Nothing is expected to take as long.
+const safetyNet = 20 * time.Second
+
+// hall is where the processes of a command report. Each holds a connection to
+// it to its end, so the end of the connection proves the end of the process.
+type hall struct {
+	path   string
+	joined chan *member
+}
+
+type member struct {
+	pid   int
+	conn  net.Conn
+	lines *bufio.Scanner
+}
+
+func newHall(t testing.TB) *hall {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hall") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	h := &hall{path: filepath.Join(dir, "s"), joined: make(chan *member, 64)}
+	ln, err := net.Listen("unix", h.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			// A process that this test fails to end ends with its connection.
+			t.Cleanup(func() { conn.Close() })
+			m := &member{conn: conn, lines: bufio.NewScanner(conn)}
+			if m.lines.Scan() {
+				m.pid, _ = strconv.Atoi(m.lines.Text())
+				h.joined <- m
+			}
+		}
+	}()
+	return h
+}
+
+// wait returns the next n processes to join.
+func (h *hall) wait(t testing.TB, n int) []*member {
+	t.Helper()
+	timeout := time.After(safetyNet)
+	var all []*member
+	for range n {
+		select {
+		case m := <-h.joined:
+			all = append(all, m)
+		case <-timeout:
+			t.Fatalf("%d of %d processes joined", len(all), n)
+		}
+	}
+	return all
+}
+
+// next returns the next line that the process reports.
+func (m *member) next(t testing.TB) string {
+	t.Helper()
+	_ = m.conn.SetReadDeadline(time.Now().Add(safetyNet))
+	if !m.lines.Scan() {
+		t.Fatalf("process %d reported nothing: %v", m.pid, m.lines.Err())
+	}
+	return m.lines.Text()
+}
+
+// waitEnd returns when the process has ended.
+func (m *member) waitEnd(t testing.TB) {
+	t.Helper()
+	_ = m.conn.SetReadDeadline(time.Now().Add(safetyNet))
+	for m.lines.Scan() {
+	}
+	if err := m.lines.Err(); err != nil && !strings.Contains(err.Error(), "reset by peer") {
+		t.Fatalf("process %d did not end: %v", m.pid, err)
+	}
+}
+
+// mustBeGone fails the test unless the process has ended by now.
+func (m *member) mustBeGone(t testing.TB) {
+	t.Helper()
+	if p, ok := readProcess(m.pid); ok && !p.zombie {
+		t.Errorf("process %d is still there", m.pid)
+	}
+}
+
+func waitEnd(t testing.TB, members []*member) {
+	t.Helper()
+	for _, m := range members {
+		m.waitEnd(t)
+	}
+}
+
+func mustBeGone(t testing.TB, members []*member) {
+	t.Helper()
+	for _, m := range members {
+		m.mustBeGone(t)
+	}
+}
+
+// command returns a Command that does what words say: see actor. Stopping it
+// with anything but SIGTERM takes longer than a test may.
+func (h *hall) command(t testing.TB, words ...string) Command {
+	t.Helper()
+	return Command{
+		Path:     executable(t),
+		Args:     append([]string{"command", commandMode}, words...),
+		Env:      append(os.Environ(), "HALL="+h.path),
+		Shutdown: 10 * safetyNet,
+	}
+}
+
+func executable(t testing.TB) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// aTree is four processes: a main one, two children and a grandchild.
+var aTree = []string{"fork", "fork", "join", "hold"}
+
+// actor is a process of a command.
+type actor struct {
+	conn     net.Conn
+	isParent bool // of the last fork
+}
+
+// play does one word after the other.
+func (a actor) play(words []string) {
+	for i, word := range words {
+		verb, number, _ := strings.Cut(word, ":")
+		n, _ := strconv.Atoi(number)
+		switch verb {
+		case "fork": // the child plays the rest of the words too
+			a.fork(words[i+1:], nil)
+			a.isParent = true
+		case "fork-setsid":
+			a.fork(words[i+1:], &syscall.SysProcAttr{Setsid: true})
+			a.isParent = true
+		case "parent-exit":
+			if a.isParent {
+				os.Exit(n)
+			}
+		case "join":
+			a.join()
+		case "ignore-term":
+			signal.Ignore(syscall.SIGTERM)
+		case "report-signals":
+			a.reportSignals()
+		case "report-ignored":
+			a.report(fmt.Sprint(signal.Ignored(syscall.SIGHUP), signal.Ignored(syscall.SIGINT), signal.Ignored(syscall.SIGTERM)))
+		case "report-fds":
+			a.report(strings.Join(openFiles(), " "))
+		case "report-stdin":
+			stdin, _ := os.Readlink("/proc/self/fd/0")
+			a.report(stdin)
+		case "exit":
+			os.Exit(n)
+		case "die":
+			_ = syscall.Kill(os.Getpid(), syscall.Signal(n))
+			select {}
+		case "hold": // until the test is over
+			_, _ = a.conn.Read(make([]byte, 1))
+			os.Exit(0)
+		default:
+			panic("unknown word " + word)
+		}
+	}
+}
+
+func (a *actor) fork(words []string, attr *syscall.SysProcAttr) {
+	child := exec.Command("/proc/self/exe", append([]string{commandMode}, words...)...)
+	child.Stdin, child.Stdout, child.Stderr, child.SysProcAttr = os.Stdin, os.Stdout, os.Stderr, attr
+	if err := child.Start(); err != nil {
+		panic(err)
+	}
+}
+
+func (a *actor) join() {
+	conn, err := net.Dial("unix", os.Getenv("HALL"))
+	if err != nil {
+		os.Exit(99) // the test is over
+	}
+	a.conn = conn
+	a.report(strconv.Itoa(os.Getpid()))
+}
+
+func (a *actor) report(line string) { fmt.Fprintln(a.conn, line) }
+
+func (a *actor) reportSignals() {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, forwarded...)
+	go func() {
+		for sig := range signals {
+			a.report(sig.String())
+		}
+	}()
+	a.report("listening")
+}
+
+var forwarded = []os.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGQUIT, syscall.SIGTERM}
+
+// openFiles names what a process inherited beside its standard streams; what
+// the Go runtime opened since is marked close-on-exec.
+func openFiles() []string {
+	found := []string{}
+	for fd := 3; fd < 1024; fd++ {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			name, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+// highlander is a process that runs a command under a guard and ends when that
+// has ended.
+type highlander struct {
+	cmd           *exec.Cmd
+	guard, keeper int
+	control       *os.File
+	reports       *bufio.Scanner
+	output        *os.File // ends when highlander, guard, keeper and all of the command are gone
+}
+
+// launch starts a highlander; wrap may change how.
+func launch(t testing.TB, c Command, wrap func(*exec.Cmd)) *highlander {
+	t.Helper()
+	script, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe := func() (r, w *os.File) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close(); w.Close() })
+		return r, w
+	}
+	controlR, controlW := pipe()
+	reportR, reportW := pipe()
+	outputR, outputW := pipe()
+	h := &highlander{control: controlW, reports: bufio.NewScanner(reportR), output: outputR}
+	h.cmd = exec.Command(executable(t), highlanderMode)
+	h.cmd.Env = append(os.Environ(), "COMMAND="+string(script))
+	h.cmd.Stdout, h.cmd.Stderr = outputW, os.Stderr
+	h.cmd.ExtraFiles = []*os.File{controlR, reportW}
+	if wrap != nil {
+		wrap(h.cmd)
+	}
+	if err := h.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	controlR.Close()
+	reportW.Close()
+	outputW.Close()
+	_ = reportR.SetReadDeadline(time.Now().Add(safetyNet))
+	_ = outputR.SetReadDeadline(time.Now().Add(safetyNet))
+	t.Cleanup(func() {
+		_ = h.cmd.Process.Kill()
+		_ = h.cmd.Wait()
+	})
+	return h
+}
+
+// ready waits for guard and keeper.
+func (h *highlander) ready(t testing.TB) {
+	t.Helper()
+	if _, err := fmt.Sscanf(h.report(t), "ready %d %d", &h.guard, &h.keeper); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *highlander) report(t testing.TB) string {
+	t.Helper()
+	if !h.reports.Scan() {
+		t.Fatalf("highlander reported nothing: %v", h.reports.Err())
+	}
+	return h.reports.Text()
+}
+
+func (h *highlander) tell(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if _, err := fmt.Fprintf(h.control, format+"\n", args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// waitAllGone returns when highlander, guard, keeper and the command are gone.
+func (h *highlander) waitAllGone(t testing.TB) {
+	t.Helper()
+	if _, err := h.output.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "EOF") {
+		t.Fatalf("something survived: %v; %v", err, h.left())
+	}
+}
+
+func (h *highlander) left() (left []process) {
+	for _, p := range processes() {
+		if !p.zombie && (p.pid == h.cmd.Process.Pid || p.session == h.guard) {
+			left = append(left, p)
+		}
+	}
+	return left
+}
+
+// highlanderMain does what the test says on descriptor 3, and reports on 4.
+func highlanderMain() {
+	unix.CloseOnExec(3)
+	unix.CloseOnExec(4)
+	control, report := bufio.NewScanner(os.NewFile(3, "control")), os.NewFile(4, "report")
+	var c Command
+	if err := json.Unmarshal([]byte(os.Getenv("COMMAND")), &c); err != nil {
+		panic(err)
+	}
+	g, err := Start(contextOfTests, Options{Logger: discard})
+	if err != nil {
+		panic(err)
+	}
+	l := g.link
+	fmt.Fprintln(report, "ready", l.guard.Process.Pid, l.keeper.Load().Pid)
+	ended := make(chan string, 1)
+	go func() {
+		for control.Scan() {
+			verb, arg, _ := strings.Cut(control.Text(), " ")
+			switch verb {
+			case "run":
+				go func() {
+					exit, err := g.Run(contextOfTests, c)
+					ended <- fmt.Sprintf("ended %d %v", exit.Code, err)
+				}()
+			case "deadline":
+				d, _ := time.ParseDuration(arg)
+				g.SetDeadline(time.Now().Add(d))
+				fmt.Fprintln(report, "deadline set")
+			}
+		}
+		os.Exit(1) // the test is over
+	}()
+	fmt.Fprintln(report, <-ended)
+}
+
+// strike sends SIGKILL to all victims at once: stopped first, none of them
+// can answer the death of another.
+func strike(t testing.TB, victims ...int) {
+	t.Helper()
+	if len(victims) > 1 {
+		freeze(t, victims...)
+	}
+	for _, pid := range victims {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func freeze(t testing.TB, victims ...int) {
+	t.Helper()
+	for _, pid := range victims {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// fdCount returns how many descriptors a process has.
+func fdCount(t testing.TB, pid int) int {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// childrenOf returns the processes with that parent, zombies included.
+func childrenOf(pid int) []process {
+	return slices.DeleteFunc(processes(), func(p process) bool { return p.parent != pid })
+}

@@ -1,0 +1,204 @@
+package guard
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tree is a command and all it forks, as their ancestor sees them: its
+// children are the main process and every process that lost its parent. One
+// that has ended is known to have left nothing behind when there are none.
+type tree struct {
+	leader     int  // main process and process group
+	ended      bool // the main process was reaped: its number may be reused
+	terminated bool
+	told       map[int]bool // processes outside the group that got a SIGTERM
+}
+
+// startTree forks the command. The keeper's main thread calls it.
+func startTree(m message) (*tree, error) {
+	pid, _, err := syscall.StartProcess(m.Path, m.Args, &syscall.ProcAttr{
+		Dir:   m.Dir,
+		Env:   m.Env,
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &tree{leader: pid, told: make(map[int]bool)}, nil
+}
+
+// poll is for systems that do not say when an orphan ends.
+func (t *tree) poll() <-chan time.Time { return nil }
+
+// reap buries the dead. It says, once, how the main process ended, and whether
+// anybody is left.
+func (t *tree) reap() (exit Exit, ended, left bool) {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil: // no children
+			return exit, ended, false
+		case pid == 0:
+			return exit, ended, true
+		case pid == t.leader && !t.ended:
+			t.ended, ended = true, true
+			exit = exitOf(max(status.ExitStatus(), 0), 0)
+			if status.Signaled() {
+				exit = exitOf(0, status.Signal())
+			}
+		}
+	}
+}
+
+// signal sends sig to the group.
+func (t *tree) signal(sig syscall.Signal) {
+	if t.ended {
+		signalGroup(t.leader, session(), sig)
+		return
+	}
+	_ = unix.Kill(-t.leader, sig)
+}
+
+// terminate asks everybody to end, once each; a stopped process has to be
+// continued to hear it.
+func (t *tree) terminate() {
+	if !t.terminated {
+		t.terminated = true
+		t.signal(unix.SIGTERM)
+		t.signal(unix.SIGCONT)
+	}
+	for _, p := range children() {
+		if p.group != t.leader && !t.told[p.pid] {
+			t.told[p.pid] = true
+			_ = unix.Kill(p.pid, unix.SIGTERM)
+			_ = unix.Kill(p.pid, unix.SIGCONT)
+		}
+	}
+}
+
+// kill kills the group, and the orphans outside of it. It is called again when
+// one of them has ended, for then others become orphans.
+func (t *tree) kill() {
+	t.signal(unix.SIGKILL)
+	for _, p := range children() {
+		_ = unix.Kill(p.pid, unix.SIGKILL)
+	}
+}
+
+// exterminate kills group, and then every child of this process until none is
+// left, those that become its children meanwhile included.
+func exterminate(group, session int) {
+	killGroup(group, session)
+	for {
+		for _, p := range children() {
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+		}
+		if _, err := unix.Wait4(-1, nil, 0, nil); err == unix.ECHILD {
+			return
+		}
+	}
+}
+
+// sweep does so for highlander, to which what is left falls when guard and
+// keeper are both dead: it kills group, and the orphans that are in the dead
+// guard's session, so as to touch no other children of this process.
+func sweep(group, guard int) {
+	killGroup(group, guard)
+	for {
+		swept := false
+		for _, p := range children() {
+			if p.session != guard || p.pid == guard {
+				continue
+			}
+			swept = true
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+			for _, err := unix.Wait4(p.pid, nil, 0, nil); err == unix.EINTR; {
+				_, err = unix.Wait4(p.pid, nil, 0, nil)
+			}
+		}
+		if !swept {
+			return
+		}
+	}
+}
+
+// killGroup kills a process group of session.
+func killGroup(group, session int) { signalGroup(group, session, unix.SIGKILL) }
+
+// signalGroup signals a process group that the caller is not the parent of: it
+// looks first whether the number still belongs to a group of session, since
+// it may have been reused while the caller was frozen.
+func signalGroup(group, session int, sig syscall.Signal) {
+	if group == 0 {
+		return
+	}
+	for _, p := range processes() {
+		if p.group == group && p.session == session {
+			_ = unix.Kill(-group, sig)
+			return
+		}
+	}
+}
+
+// process is a line of /proc.
+type process struct {
+	pid, parent, group, session int
+	zombie                      bool
+}
+
+// children returns the children of this process. A process that has one from
+// beginning to end of the call is never told that it has none.
+func children() []process {
+	self := os.Getpid()
+	var found []process
+	for _, p := range processes() {
+		if p.parent == self {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// processes reads /proc. There is a file with the children of a process alone,
+// but only on kernels built with it.
+func processes() []process {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	var all []process
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			if p, ok := readProcess(pid); ok {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
+}
+
+// readProcess reads the stat file of a process: pid (name) state parent group
+// session and more, where the name may hold anything.
+func readProcess(pid int) (process, bool) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return process{}, false
+	}
+	p := process{pid: pid}
+	var state string
+	_, err = fmt.Sscan(string(stat[bytes.LastIndexByte(stat, ')')+1:]), &state, &p.parent, &p.group, &p.session)
+	p.zombie = state == "Z" || state == "X"
+	return p, err == nil
+}
