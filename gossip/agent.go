@@ -48,6 +48,7 @@ type agent struct {
 	hlc     claims.HLC // for the exchange at join
 	met     bool       // a clock was exchanged
 	members []Member
+	gone    []claims.Node // in memberlist's view, but not in ours
 	changed chan struct{} // closed when members changes
 }
 

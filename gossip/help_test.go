@@ -51,8 +51,8 @@ func leavesNothing() bool {
 }
 
 // logTo returns a logger whose lines are shown if the test fails.
-func logTo(t testing.TB) *slog.Logger {
-	w := &testLog{}
+func logTo(t testing.TB) (*slog.Logger, *testLog) {
+	w := &testLog{changed: make(chan struct{})}
 	t.Cleanup(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -64,21 +64,29 @@ func logTo(t testing.TB) *slog.Logger {
 	if os.Getenv("GOSSIP_DEBUG") != "" {
 		level = slog.LevelDebug
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), w
 }
 
+// testLog keeps the lines of a log.
 type testLog struct {
-	mu   sync.Mutex
-	text bytes.Buffer
+	mu      sync.Mutex
+	text    bytes.Buffer
+	changed chan struct{}
 }
 
 func (w *testLog) Write(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.changed != nil {
+		close(w.changed)
+	}
+	w.changed = make(chan struct{})
 	return w.text.Write(b)
 }
 
-func (w *testLog) lines(containing string) (lines []string) {
+// lines returns the lines that contain something, and a channel that is closed
+// when there are more lines.
+func (w *testLog) lines(containing string) (lines []string, more <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for line := range strings.Lines(w.text.String()) {
@@ -86,13 +94,14 @@ func (w *testLog) lines(containing string) (lines []string) {
 			lines = append(lines, line)
 		}
 	}
-	return lines
+	return lines, w.changed
 }
 
 // world is a set of nodes of one test, each behind a transport with faults.
 type world struct {
 	t      testing.TB
 	log    *slog.Logger
+	text   *testLog
 	config gossip.Config // for every node
 	tune   func(*memberlist.Config)
 
@@ -102,7 +111,8 @@ type world struct {
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, log: logTo(t), faults: map[*gossip.Cluster]*netfault.Transport{}}
+	w := &world{t: t, faults: map[*gossip.Cluster]*netfault.Transport{}}
+	w.log, w.text = logTo(t)
 	t.Cleanup(w.closeAll)
 	return w
 }
@@ -120,6 +130,24 @@ func (w *world) closeAll() {
 		closing.Go(func() { c.Close() })
 	}
 	closing.Wait()
+}
+
+// logged returns the lines of the nodes' log that contain something.
+func (w *world) logged(containing string) []string {
+	lines, _ := w.text.lines(containing)
+	return lines
+}
+
+// awaitLog waits until count lines contain something.
+func (w *world) awaitLog(containing string, count int) {
+	w.t.Helper()
+	for {
+		lines, more := w.text.lines(containing)
+		if len(lines) >= count {
+			return
+		}
+		receive(w.t, more, fmt.Sprintf("%d lines in the log with %q", count, containing))
+	}
 }
 
 // bind opens the network of a node.

@@ -141,16 +141,19 @@ func (a *agent) find(name string) *node {
 func (a *agent) viewChanged() {
 	members := []Member{a.selfMember()}
 	var names []string
+	var gone []claims.Node
 	for _, n := range a.nodes {
 		if n.phase == nodeInView {
 			members = append(members, Member{Name: n.name, Addr: n.addr, Observer: n.observer})
 			names = append(names, n.name)
+		} else {
+			gone = append(gone, n.id)
 		}
 	}
 	a.c.traps.watch(a.nextInRing(names))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.members = members
+	a.members, a.gone = members, gone
 	a.announce()
 }
 

@@ -68,8 +68,7 @@ func (a *agent) tell(n *node, w word) (number uint64) {
 // hear takes a word.
 func (a *agent) hear(now time.Time, w word) {
 	n := a.nodes[w.from]
-	if n == nil || w.to != a.self { // a stranger, or somebody who means an earlier process here
-		a.c.dropped.count("word from or for a node that is not known")
+	if n == nil || w.to != a.self { // a node that is not known yet, or means an earlier process here
 		return
 	}
 	switch w.kind {

@@ -23,6 +23,7 @@ type Transport struct {
 	mu      sync.Mutex
 	cut     map[string]bool
 	refused map[string]bool
+	turned  map[string]string
 	noise   Noise
 	streams map[*stream]struct{} // dialed and open
 	changed chan struct{}        // closed when the cut changes
@@ -41,7 +42,7 @@ type Noise struct {
 
 // New returns a transport without faults.
 func New(inner memberlist.NodeAwareTransport) *Transport {
-	return &Transport{NodeAwareTransport: inner, streams: map[*stream]struct{}{}, changed: make(chan struct{}), closed: make(chan struct{})}
+	return &Transport{NodeAwareTransport: inner, turned: map[string]string{}, streams: map[*stream]struct{}{}, changed: make(chan struct{}), closed: make(chan struct{})}
 }
 
 // Cut drops what goes to addrs, host:port, from now on, as a network does that
@@ -63,6 +64,14 @@ func (t *Transport) Refuse(addrs ...string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.refused = set(addrs)
+}
+
+// Redirect makes the dialing of addr end up at another address from now on, as
+// where an address has changed hands: packets and open streams pass.
+func (t *Transport) Redirect(addr, to string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.turned[addr] = to
 }
 
 // Break closes the open streams to addr, as a box in between does that forgets
@@ -165,7 +174,7 @@ func (t *Transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 	if deadline, ok := ctx.Deadline(); ok {
 		left = time.Until(deadline)
 	}
-	conn, err := t.NodeAwareTransport.DialAddressTimeout(a, max(left, time.Millisecond))
+	conn, err := t.NodeAwareTransport.DialAddressTimeout(t.destination(a), max(left, time.Millisecond))
 	if err != nil {
 		return nil, err
 	}
@@ -174,6 +183,15 @@ func (t *Transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 	t.streams[s] = struct{}{}
 	t.mu.Unlock()
 	return s, nil
+}
+
+func (t *Transport) destination(a memberlist.Address) memberlist.Address {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if to, turned := t.turned[a.Addr]; turned {
+		a.Addr = to
+	}
+	return a
 }
 
 func (t *Transport) isRefused(addr string) bool {
