@@ -180,7 +180,11 @@ func (w *world) join(name string, others ...*gossip.Cluster) *gossip.Cluster {
 }
 
 func (w *world) tryJoin(ctx context.Context, transport *netfault.Transport, name string, addrs ...string) (*gossip.Cluster, error) {
-	cfg := w.config
+	return w.tryJoinAs(ctx, w.config, transport, name, addrs...)
+}
+
+// tryJoinAs is tryJoin with another configuration.
+func (w *world) tryJoinAs(ctx context.Context, cfg gossip.Config, transport *netfault.Transport, name string, addrs ...string) (*gossip.Cluster, error) {
 	cfg.Name, cfg.Join, cfg.Transport, cfg.Logger = name, addrs, transport, w.log
 	tune := w.tune
 	if tune == nil {
@@ -277,6 +281,7 @@ type stage struct {
 	id string
 
 	mu      sync.Mutex
+	all     []*replica
 	running map[string]bool // nodes whose child runs
 	most    int             // that were running at one time
 	starts  int
@@ -323,7 +328,15 @@ func (s *stage) wrap(c *gossip.Cluster) *replica {
 		stop()
 		<-ended
 	})
+	s.note(func() { s.all = append(s.all, r) })
 	return r
+}
+
+// endAll ends all singletons of the stage.
+func (s *stage) endAll() {
+	for _, r := range s.all {
+		r.end()
+	}
 }
 
 // act is the child: it runs until it is told to stop, then cleans up.
