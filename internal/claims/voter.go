@@ -15,13 +15,22 @@ func (m *Machine) finish(now time.Time) {
 
 func (m *Machine) settle(now time.Time, r *record) {
 	for {
-		for m.voteOn(r) || m.giveBack(r) || m.pursue(now, r) {
+		for m.step(now, r) {
 		}
 		if !r.changed {
 			return
 		}
 		m.publish(now, r)
 	}
+}
+
+// step returns whether it changed something that can have consequences.
+func (m *Machine) step(now time.Time, r *record) bool {
+	if m.voteOn(r) {
+		return true
+	}
+	m.giveBack(r)
+	return m.pursue(now, r)
 }
 
 // publish makes a new version of the State of r and sends it to all in view
@@ -160,9 +169,8 @@ func (m *Machine) voteFree(r *record, voted, best *liveClaim) bool {
 }
 
 // giveBack returns the votes that a waiting claim of this node was recalled
-// from and those for claims that are no more (rule 10). It returns whether
-// there is something new to publish.
-func (m *Machine) giveBack(r *record) bool {
+// from and those for claims that are no more (rule 10).
+func (m *Machine) giveBack(r *record) {
 	for i := range r.links {
 		p, l := m.peers[i], &r.links[i]
 		if p == nil || !p.inView || l.state == nil || l.state.Vote.Claim.Node != m.cfg.Self {
@@ -175,11 +183,7 @@ func (m *Machine) giveBack(r *record) bool {
 		}
 		l.gave = vote.Epoch
 		m.send(r, p)
-		if r.ver == 0 { // the voter must learn that there is no such claim
-			r.changed = true
-		}
 	}
-	return false
 }
 
 func (r *record) ownClaim(c Claim) *ownClaim {
