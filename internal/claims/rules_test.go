@@ -1,0 +1,127 @@
+package claims
+
+import (
+	"testing"
+	"time"
+)
+
+// A message can be forged, or come from a peer that is broken. These tests
+// show that no such message can put the machine out of order for good.
+
+func at(s int) time.Time { return simEpoch.Add(time.Duration(s) * time.Second) }
+
+// state returns a message of node 2 for node 1 with one State of id a.
+func stateOf2(change func(*Message, *Update)) Message {
+	msg := Message{From: 2, To: 1, HLC: 7, Since: 7}
+	u := Update{State: &State{ID: "a", Ver: 7, Vote: Vote{Epoch: 7}}}
+	change(&msg, &u)
+	msg.Updates = []Update{u}
+	return msg
+}
+
+func TestMessagesOutOfRangeAreDropped(t *testing.T) {
+	for name, change := range map[string]func(*Message, *Update){
+		"clock":   func(m *Message, _ *Update) { m.HLC = maxHLC },
+		"since":   func(m *Message, _ *Update) { m.Since = maxHLC },
+		"version": func(_ *Message, u *Update) { u.Ver = maxHLC },
+		"floor":   func(_ *Message, u *Update) { u.Floor = uint64(maxHLC) },
+		"epoch":   func(_ *Message, u *Update) { u.Vote.Epoch = uint64(maxHLC) },
+		"token":   func(_ *Message, u *Update) { u.Claims = []ClaimState{{Seq: 1, Token: uint64(maxHLC)}} },
+		"stamp":   func(_ *Message, u *Update) { u.Claims = []ClaimState{{Seq: 1, Stamp: maxHLC}} },
+		"nobody":  func(m *Message, _ *Update) { m.From = 0 },
+		"self":    func(m *Message, _ *Update) { m.From = 1 },
+		"other":   func(m *Message, _ *Update) { m.To = 3 }, // an earlier start of this process
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := New(Config{Self: 1})
+			m.NodeUp(at(0), 2, true)
+			m.Receive(at(0), stateOf2(change))
+			if len(m.ids) != 0 || m.HLC() >= maxHLC {
+				t.Errorf("the message was taken: %d ids, clock %d", len(m.ids), m.HLC())
+			}
+		})
+	}
+}
+
+// What was never said cannot have been acknowledged.
+func TestAcknowledgementInAdvanceDoesNotCount(t *testing.T) {
+	m := New(Config{Self: 1})
+	m.NodeUp(at(0), 2, true)
+	m.Acquire(at(0), "a", "")
+	m.Receive(at(0), stateOf2(func(_ *Message, u *Update) { u.Seen = maxHLC - 1 }))
+	m.Message(at(0), 2, 10)
+	m.Tick(at(1))
+	if msg := m.Message(at(1), 2, 10); len(msg.Updates) != 1 || !msg.Updates[0].WantAck {
+		t.Errorf("the State was not sent again: %+v", msg.Updates)
+	}
+}
+
+// A vote that was not yet given cannot have been given back.
+func TestVoteGivenBackInAdvanceIsNotFree(t *testing.T) {
+	m := New(Config{Self: 1})
+	m.NodeUp(at(0), 2, true)
+	claimOf2 := func(ver HLC, seq uint64, stamp HLC) Message {
+		return stateOf2(func(_ *Message, u *Update) {
+			u.Ver, u.Gave = ver, uint64(maxHLC)
+			u.Claims = []ClaimState{{Seq: seq, Stamp: stamp}}
+		})
+	}
+	m.Receive(at(0), claimOf2(8, 1, 10))
+	m.Receive(at(0), claimOf2(9, 2, 10))
+	m.NodeUp(at(0), 3, true)
+	older := claimOf2(8, 1, 5)
+	older.From = 3
+	m.Receive(at(0), older) // better, but the vote for 2's claim is not free
+	if v := m.ids["a"].vote; v.Claim.Node != 2 || !v.Recall {
+		t.Errorf("vote is %+v, want that for n2/2, recalled", v)
+	}
+}
+
+// An answer to a ping that was never sent does not count, and does not make
+// the real answers look old.
+func TestPongInAdvanceDoesNotCount(t *testing.T) {
+	m := New(Config{Self: 1})
+	m.NodeUp(at(0), 2, true)
+	m.Receive(at(0), Message{From: 2, To: 1, Pong: 1 << 60})
+	for i := range 2 * silentAfter {
+		m.Tick(at(i))
+		ping := m.Message(at(i), 2, 10)
+		m.Receive(at(i), Message{From: 2, To: 1, Pong: ping.Ping})
+	}
+	if m.byNode[2].silent() {
+		t.Error("node 2 is silent, though it answered every ping")
+	}
+}
+
+// Who is not a member cannot fill the memory under ever new names.
+func TestStrayNodesAreBounded(t *testing.T) {
+	m := New(Config{Self: 1})
+	m.NodeUp(at(0), 2, true)
+	for n := range Node(10 * maxStrays) {
+		msg := stateOf2(func(*Message, *Update) {})
+		msg.From = n + 10
+		m.Receive(at(0), msg)
+	}
+	if len(m.byNode) != 1+maxStrays {
+		t.Errorf("%d nodes are kept, want %d", len(m.byNode), 1+maxStrays)
+	}
+	for i := range goneTicks + 2 {
+		m.Tick(at(i))
+	}
+	if len(m.byNode) != 1 {
+		t.Errorf("%d nodes are kept after %d ticks, want 1", len(m.byNode), goneTicks+2)
+	}
+}
+
+// Claims made at the same instant by nodes whose clocks agree are ordered by
+// node, so that all voters see the same order.
+func TestClaimsOfOneInstantAreOrderedByNode(t *testing.T) {
+	a, b := Claim{Node: 1, Seq: 2, Stamp: 5}, Claim{Node: 2, Seq: 1, Stamp: 5}
+	if !a.before(b) || b.before(a) {
+		t.Errorf("%v.before(%v) = %v, the reverse %v", a, b, a.before(b), b.before(a))
+	}
+	c := Claim{Node: 1, Seq: 3, Stamp: 5}
+	if !a.before(c) || c.before(a) {
+		t.Errorf("%v.before(%v) = %v, the reverse %v", a, c, a.before(c), c.before(a))
+	}
+}
