@@ -60,13 +60,17 @@ the nodes form an embedded cluster of their own on loopback.`,
 				return usageErrorf("--only %q: allowed are %s", name, strings.Join(measureNames(), ", "))
 			}
 		}
-		if _, err := parseGossip(*url); err != nil {
+		at, err := url.parse()
+		if err != nil {
 			return err
 		}
-		b.url, b.progress = *url, newProgress(cmd.ErrOrStderr())
-		ctx, stop := untilSignal(cmd.Context())
-		defer stop()
-		results, err := b.run(ctx, *only)
+		b.url, b.progress = at.url, newProgress(cmd.ErrOrStderr())
+		var results *report
+		err = untilSignal(cmd.Context(), func(ctx context.Context) (err error) {
+			results, err = b.run(ctx, *only)
+			return err
+		})
+		b.progress.done()
 		if err != nil {
 			return err
 		}
@@ -138,7 +142,6 @@ func (b *bench) run(ctx context.Context, only []string) (*report, error) {
 		}
 		rep.Results = append(rep.Results, results...)
 	}
-	b.progress.done()
 	return rep, nil
 }
 

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	demoID      = "demo"
-	demoTimeout = 15 * time.Second // for each step
-	demoRest    = 200 * time.Millisecond
+	demoID    = "demo"
+	demoLimit = 15 * time.Second // for each step
+	demoRest  = 200 * time.Millisecond
 )
 
 func newDemoCommand() *cobra.Command {
@@ -27,12 +27,11 @@ an error if anything did not hold.`,
 		Example: "  highlander demo",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := untilSignal(cmd.Context())
-			defer stop()
-			d := &demo{out: newProgress(cmd.OutOrStdout()), fleet: newFleet("", false)}
+			d := &demo{out: newProgress(cmd.OutOrStdout()), fleet: newFleet("", false), limit: demoLimit}
 			defer d.fleet.close()
-			if err := d.run(ctx); err != nil {
-				d.out.done()
+			err := untilSignal(cmd.Context(), d.run)
+			d.out.done()
+			if err != nil {
 				return err
 			}
 			return d.printTable(cmd.OutOrStdout())
@@ -44,6 +43,7 @@ an error if anything did not hold.`,
 type demo struct {
 	out   *progress
 	fleet *fleet
+	limit time.Duration
 	cut   *nodeProcess // alone on its side of the netsplit
 	rows  [][2]string
 }
@@ -57,11 +57,11 @@ func (d *demo) run(ctx context.Context) error {
 		{"netsplit", d.netsplit}, {"heal", d.healNetsplit},
 	}
 	for _, step := range steps {
-		stepCtx, cancel := context.WithTimeoutCause(ctx, demoTimeout, fmt.Errorf("it took more than %v", demoTimeout))
+		stepCtx, cancel := context.WithTimeoutCause(ctx, d.limit, fmt.Errorf("it took more than %v", d.limit))
 		err := step.play(stepCtx)
 		cancel()
 		if err != nil {
-			return fmt.Errorf("demo: %s did not hold: %w", step.name, err)
+			return fmt.Errorf("the demo failed: %s: %w", step.name, err)
 		}
 	}
 	return nil

@@ -133,11 +133,11 @@ func (n *benchNode) run(in io.Reader) error {
 
 func (n *benchNode) join(ctx context.Context) error {
 	if n.setup.URL != "" {
-		open, err := parseBeside(n.setup.URL, n.setup.Name, false)
+		at, err := parseEndpoint("--cluster", n.setup.URL)
 		if err != nil {
 			return err
 		}
-		if n.cluster, err = open(ctx); err != nil {
+		if n.cluster, err = at.beside(n.setup.Name).open(ctx, quietLog); err != nil {
 			return err
 		}
 	} else {

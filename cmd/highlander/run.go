@@ -58,15 +58,18 @@ highlander ends, however that comes about, nothing of the command survives.`,
 		if err != nil {
 			return err
 		}
-		open, err := parseCluster(*url, log)
+		at, err := url.parse()
 		if err != nil {
 			return err
+		}
+		if at.cfg.Observer {
+			return usageErrorf("%s: observer=true: an observer runs nothing; leave it out", at.source)
 		}
 		job, err := r.job(args, log)
 		if err != nil {
 			return err
 		}
-		return job.run(cmd.Context(), open)
+		return job.run(cmd.Context(), at)
 	}
 	return cmd
 }
@@ -122,7 +125,7 @@ type job struct {
 	exit  guard.Exit // of the last run; for Serve, and for run after it
 }
 
-func (j *job) run(ctx context.Context, open func(context.Context) (highlander.Cluster, error)) error {
+func (j *job) run(ctx context.Context, at endpoint) error {
 	serving, stop := context.WithCancel(ctx) // ends at a signal
 	defer stop()
 	over, end := context.WithCancel(ctx) // ends with this function
@@ -147,7 +150,7 @@ func (j *job) run(ctx context.Context, open func(context.Context) (highlander.Cl
 	}
 	defer j.guard.Close()
 	helpers.Go(func() { j.passSignals(over, stop) })
-	cluster, err := open(serving)
+	cluster, err := at.open(serving, j.log)
 	if err != nil {
 		return j.verdict(err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -21,6 +22,8 @@ const (
 	statusWithin = 5 * time.Second        // and shown after this time even if not
 )
 
+var errNoNode = errors.New("no node of the cluster was found")
+
 func newStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -36,18 +39,24 @@ members, the ids, their holders, the fencing tokens and since when they are held
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	watch := cmd.Flags().Bool("watch", false, "go on, and print again when something changes")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		open, err := parseBeside(*url, "status", true)
+		at, err := url.parse()
 		if err != nil {
 			return err
 		}
-		ctx, stop := untilSignal(cmd.Context())
-		defer stop()
-		cluster, err := open(ctx)
-		if err != nil {
+		at = at.beside("status")
+		at.cfg.Observer = true
+		return untilSignal(cmd.Context(), func(ctx context.Context) error {
+			cluster, err := at.open(ctx, quietLog)
+			if err != nil {
+				return err
+			}
+			defer cluster.Close()
+			err = showStatus(ctx, cluster, statusPrinter(cmd.OutOrStdout(), *asJSON, *watch), *watch)
+			if errors.Is(err, errNoNode) {
+				return fmt.Errorf("%w at %s; is one up, with the same label and key?", err, at.where())
+			}
 			return err
-		}
-		defer cluster.Close()
-		return showStatus(ctx, cluster, statusPrinter(cmd.OutOrStdout(), *asJSON, *watch), *watch)
+		})
 	}
 	return cmd
 }
@@ -112,7 +121,7 @@ func showStatus(ctx context.Context, cluster highlander.Cluster, print func(view
 		}
 		if !printed && (time.Since(changed) >= statusSteady || time.Since(begin) >= statusWithin) {
 			if !watch && len(v.Members) == 0 {
-				return fmt.Errorf("no node of the cluster was found")
+				return errNoNode
 			}
 			if err := print(v); err != nil || !watch {
 				return err
@@ -122,7 +131,10 @@ func showStatus(ctx context.Context, cluster highlander.Cluster, print func(view
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil
+			if watch {
+				return nil // that is how it is ended
+			}
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -149,7 +161,7 @@ func (v view) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "MEMBERS (%d)\tADDRESS\n", len(v.Members))
 	for _, m := range v.Members {
-		fmt.Fprintf(t, "%s\t%s\n", m.Node, m.Addr)
+		fmt.Fprintf(t, "%s\t%s\n", oneLine(m.Node), m.Addr)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -157,7 +169,7 @@ func (v view) print(w io.Writer) error {
 	fmt.Fprintln(w)
 	fmt.Fprintf(t, "ID (%d)\tHOLDER\tTOKEN\tSINCE\tMETA\n", len(v.Holders))
 	for _, h := range v.Holders {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", h.ID, h.Node, h.Token, h.Since.Local().Format(time.DateTime), h.Meta)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", oneLine(h.ID), oneLine(h.Node), h.Token, h.Since.Local().Format(time.DateTime), oneLine(h.Meta))
 	}
 	return t.Flush()
 }
