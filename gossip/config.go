@@ -146,6 +146,9 @@ func (cfg Config) checkBind(name naming) error {
 
 func (cfg Config) checkAdvertise(name naming) error {
 	if cfg.Advertise == "" {
+		if ip, _, err := splitIPPort(cfg.Bind); err == nil && ip.IsUnspecified() && ip.To4() == nil && cfg.Transport == nil {
+			return fmt.Errorf("%s is empty, and nobody can reach %s %s; an IP:PORT is needed", name("Advertise"), name("Bind"), cfg.Bind)
+		}
 		return nil
 	}
 	switch ip, port, err := splitIPPort(cfg.Advertise); {

@@ -3,6 +3,7 @@ package gossip
 import (
 	"context"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -105,3 +106,13 @@ func Incarnation(node string) uint64 {
 
 // Question returns what a tripwire sends.
 func Question(label, name string) []byte { return question(label, name) }
+
+// KnownToMemberlist returns how many nodes memberlist remembers, the dead ones
+// included.
+func (c *Cluster) KnownToMemberlist() int {
+	list := reflect.ValueOf(c.list).Elem()
+	lock := (*sync.RWMutex)(list.FieldByName("nodeLock").Addr().UnsafePointer())
+	lock.RLock()
+	defer lock.RUnlock()
+	return list.FieldByName("nodeMap").Len()
+}

@@ -254,25 +254,36 @@ func (w *world) awaitView(c *gossip.Cluster, what string, ok func([]gossip.Membe
 
 // cut cuts the network between two groups of nodes; heal mends all cuts.
 func (w *world) cut(left, right []*gossip.Cluster) {
-	w.cutOneWay(left, right)
-	w.cutOneWay(right, left)
+	for _, c := range left {
+		w.faults[c].Cut(addrsOf(right)...)
+	}
+	for _, c := range right {
+		w.faults[c].Cut(addrsOf(left)...)
+	}
 }
 
 // cutOneWay drops what from sends to to.
 func (w *world) cutOneWay(from, to []*gossip.Cluster) {
-	var addrs []string
-	for _, c := range to {
-		addrs = append(addrs, c.Addr())
-	}
 	for _, c := range from {
-		w.faults[c].Cut(addrs...)
+		w.faults[c].Cut(addrsOf(to)...)
+	}
+	for _, c := range to {
+		w.faults[c].Deafen(addrsOf(from)...)
 	}
 }
 
 func (w *world) heal() {
 	for _, fault := range w.faults {
 		fault.Cut()
+		fault.Deafen()
 	}
+}
+
+func addrsOf(nodes []*gossip.Cluster) (addrs []string) {
+	for _, c := range nodes {
+		addrs = append(addrs, c.Addr())
+	}
+	return addrs
 }
 
 // stage is where the children of one id appear.

@@ -246,8 +246,7 @@ func TestObserverSeesAndIsNotWaitedFor(t *testing.T) {
 	}
 
 	// Nothing of what an observer says is heard from now on: votes go on.
-	w.cutOneWay([]*gossip.Cluster{observer}, nodes)
-	w.cutOneWay(nodes, []*gossip.Cluster{observer})
+	w.cut([]*gossip.Cluster{observer}, nodes)
 	acquire(t, nodes[0], "while it is cut off")
 }
 

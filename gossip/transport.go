@@ -22,6 +22,8 @@ const (
 	// streams start with a message type (below 16) or with 244.
 	tripwireByte = 't'
 
+	freePortTries = 10 // a port that is free for TCP may be taken for UDP
+
 	firstByteTimeout = 2 * time.Second
 	sendTimeout      = 5 * time.Second // for a message on a stream
 
@@ -51,7 +53,13 @@ func bindTo(addr string, logger *log.Logger) (*memberlist.NetTransport, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{ip.String()}, BindPort: port, Logger: logger})
+	var t *memberlist.NetTransport
+	for range freePortTries {
+		t, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{ip.String()}, BindPort: port, Logger: logger})
+		if err == nil || port != 0 {
+			break
+		}
+	}
 	if err != nil {
 		reason := err.Error() // memberlist does not wrap it; the system's words come last
 		if _, after, ok := strings.Cut(reason, "bind: "); ok {

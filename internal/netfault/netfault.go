@@ -3,6 +3,7 @@
 package netfault
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"net"
@@ -15,18 +16,22 @@ import (
 )
 
 // Transport passes everything on to another transport, but for what its faults
-// say. All faults work in the direction of sending: cut both ends for a
-// netsplit. All methods may be called concurrently.
+// say. They work in the direction of sending, but for Deafen: cut both ends for
+// a netsplit; cut one and deafen the other for a link that is dead in one
+// direction. All methods may be called concurrently.
 type Transport struct {
 	memberlist.NodeAwareTransport
 
 	mu      sync.Mutex
 	cut     map[string]bool
+	deaf    map[string]bool
 	refused map[string]bool
 	turned  map[string]string
 	noise   Noise
+	records bool
+	record  []sent
 	streams map[*stream]struct{} // dialed and open
-	changed chan struct{}        // closed when the cut changes
+	changed chan struct{}        // closed when cut or deaf changes
 
 	shutdown sync.Once
 	closed   chan struct{}
@@ -38,6 +43,13 @@ type Noise struct {
 	Lost     float64       // share of packets that vanish
 	Doubled  float64       // share of packets that arrive twice, the second time late
 	MaxDelay time.Duration // each packet is late by up to that much, so that they overtake each other
+}
+
+// sent is a packet or a whole stream that was sent.
+type sent struct {
+	addr   string
+	stream bool
+	data   []byte
 }
 
 // New returns a transport without faults.
@@ -53,6 +65,17 @@ func (t *Transport) Cut(addrs ...string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cut = set(addrs)
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// Deafen drops what addrs send back on streams that are dialed from here, from
+// now on, so that none can be opened. It replaces an earlier Deafen; without
+// addrs there is none.
+func (t *Transport) Deafen(addrs ...string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.deaf = set(addrs)
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
@@ -97,6 +120,34 @@ func (t *Transport) SetNoise(n Noise) {
 	t.noise = n
 }
 
+// Record keeps a copy of everything that is sent from now on, for Replay.
+func (t *Transport) Record() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.records = true
+}
+
+// Replay sends everything that was recorded once more, as somebody does who has
+// listened. Streams count as recorded when they were closed.
+func (t *Transport) Replay() {
+	t.mu.Lock()
+	t.records = false
+	record := t.record
+	t.mu.Unlock()
+	for _, s := range record {
+		if !s.stream {
+			t.NodeAwareTransport.WriteToAddress(s.data, memberlist.Address{Addr: s.addr})
+			continue
+		}
+		conn, err := t.NodeAwareTransport.DialAddressTimeout(memberlist.Address{Addr: s.addr}, time.Second)
+		if err != nil {
+			continue // it was to a node that is no more
+		}
+		conn.Write(s.data)
+		conn.Close()
+	}
+}
+
 func set(addrs []string) map[string]bool {
 	m := map[string]bool{}
 	for _, addr := range addrs {
@@ -105,12 +156,25 @@ func set(addrs []string) map[string]bool {
 	return m
 }
 
-// isCut returns whether addr is cut off, and a channel that is closed when that
-// may have changed.
-func (t *Transport) isCut(addr string) (bool, <-chan struct{}) {
+// isCut returns whether what is sent to addr is dropped.
+func (t *Transport) isCut(addr string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.cut[addr], t.changed
+	return t.cut[addr]
+}
+
+func (t *Transport) isDeaf(addr string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.deaf[addr]
+}
+
+// isSilent returns whether addr does not answer those who dial it, and a channel
+// that is closed when that may have changed.
+func (t *Transport) isSilent(addr string) (bool, <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.cut[addr] || t.deaf[addr], t.changed
 }
 
 // WriteTo implements memberlist.Transport.
@@ -121,6 +185,9 @@ func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 // WriteToAddress implements memberlist.NodeAwareTransport.
 func (t *Transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
 	t.mu.Lock()
+	if t.records {
+		t.record = append(t.record, sent{a.Addr, false, bytes.Clone(b)})
+	}
 	noise := t.noise
 	t.mu.Unlock()
 	if rand.Float64() < noise.Lost {
@@ -137,12 +204,12 @@ func (t *Transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, e
 }
 
 func (t *Transport) writeLate(b []byte, a memberlist.Address, most time.Duration) {
-	b = append([]byte(nil), b...)
+	b = bytes.Clone(b)
 	time.AfterFunc(rand.N(most+1), func() { t.writeNow(b, a) })
 }
 
 func (t *Transport) writeNow(b []byte, a memberlist.Address) (time.Time, error) {
-	if cut, _ := t.isCut(a.Addr); cut {
+	if t.isCut(a.Addr) {
 		return time.Now(), nil
 	}
 	return t.NodeAwareTransport.WriteToAddress(b, a)
@@ -158,7 +225,7 @@ func (t *Transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 func (t *Transport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	for cut, changed := t.isCut(a.Addr); cut; cut, changed = t.isCut(a.Addr) {
+	for silent, changed := t.isSilent(a.Addr); silent; silent, changed = t.isSilent(a.Addr) {
 		select {
 		case <-changed:
 		case <-t.closed:
@@ -213,17 +280,38 @@ type stream struct {
 	net.Conn
 	t    *Transport
 	addr string
+	sent []byte // recorded
 }
 
 func (s *stream) Write(b []byte) (int, error) {
-	if cut, _ := s.t.isCut(s.addr); cut {
+	if s.t.isCut(s.addr) {
 		return len(b), nil
 	}
+	s.t.mu.Lock()
+	if s.t.records {
+		s.sent = append(s.sent, b...)
+	}
+	s.t.mu.Unlock()
 	return s.Conn.Write(b)
+}
+
+// Read implements net.Conn. What is dropped is not sent again when the link
+// mends: such a stream ends.
+func (s *stream) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	if s.t.isDeaf(s.addr) {
+		for n = 0; err == nil; {
+			_, err = s.Conn.Read(b)
+		}
+	}
+	return n, err
 }
 
 func (s *stream) Close() error {
 	s.t.mu.Lock()
+	if _, open := s.t.streams[s]; open && s.t.records {
+		s.t.record = append(s.t.record, sent{s.addr, true, s.sent})
+	}
 	delete(s.t.streams, s)
 	s.t.mu.Unlock()
 	return s.Conn.Close()
