@@ -8,6 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -20,12 +23,16 @@ import (
 
 const (
 	// A highlander that does not run, such as one that was stopped with
-	// SIGSTOP, is given up by the other nodes within this time. So the guard
-	// kills the command when it has heard nothing for as long.
-	frozenAfter = 3 * time.Second
-	aliveEvery  = 500 * time.Millisecond
+	// SIGSTOP, is given up by the other nodes after 1.6 s at the earliest: they
+	// suspect it after 0.4 s and wait for another 1.2 s. The guard kills the
+	// command when it has heard nothing for somewhat less than that.
+	frozenAfter = 1500 * time.Millisecond
+	aliveEvery  = 250 * time.Millisecond
 
-	holderEvery = time.Second // how often a waiting node looks who holds the id
+	// One that wakes learns within this time whether another node has taken over.
+	wokenKnows = 5 * time.Second
+
+	holderEvery = 250 * time.Millisecond // how often a waiting node looks who holds the id
 )
 
 func newRunCommand() *cobra.Command {
@@ -65,6 +72,9 @@ highlander ends, however that comes about, nothing of the command survives.`,
 		if at.cfg.Observer {
 			return usageErrorf("%s: observer=true: an observer runs nothing; leave it out", at.source)
 		}
+		if !cmd.Flags().Changed("id") {
+			return usageErrorf("--id is missing; write it before the command, as in: highlander run --id ID -- COMMAND")
+		}
 		job, err := r.job(args, log)
 		if err != nil {
 			return err
@@ -97,7 +107,7 @@ func (f *runFlags) job(args []string, log *slog.Logger) (*job, error) {
 	case f.maxRestarts < 0:
 		return nil, usageErrorf("--max-restarts %d: it must not be negative", f.maxRestarts)
 	case len(args) == 0:
-		return nil, usageErrorf("the command is missing; write it behind --, as in: highlander run --id %s -- COMMAND", f.id)
+		return nil, usageErrorf("the command is missing; write it after --, as in: highlander run --id ID -- COMMAND")
 	}
 	path, err := guard.LookPath(args[0])
 	if err != nil {
@@ -196,8 +206,9 @@ func (j *job) Serve(ctx context.Context) error {
 	info, _ := highlander.FromContext(ctx)
 	cmd := guard.Command{
 		Path: j.path, Args: j.args, Shutdown: j.spec.Shutdown,
-		Env: append(os.Environ(), "HIGHLANDER_ID="+info.ID, "HIGHLANDER_NODE="+info.Node, fmt.Sprintf("HIGHLANDER_TOKEN=%d", info.Token())),
+		Env: commandEnv(os.Environ(), info),
 	}
+	j.exit = guard.Exit{}
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var proof sync.WaitGroup
 	defer proof.Wait()
@@ -223,14 +234,25 @@ func (j *job) Serve(ctx context.Context) error {
 		return err
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, highlander.ErrConflict) || errors.Is(cause, highlander.ErrLeaseLost) {
-		j.exit = guard.Exit{} // it goes on elsewhere: its code here says nothing
-		return nil
+		return nil // it goes on elsewhere: its code here says nothing
 	}
 	j.exit = exit
 	if exit.Code == 0 {
 		return nil
 	}
 	return &exitFailed{exit}
+}
+
+// commandEnv returns env with the variables for the command, which may be a
+// highlander's own already.
+func commandEnv(env []string, info highlander.LeaseInfo) []string {
+	for name, value := range map[string]string{
+		"HIGHLANDER_ID": info.ID, "HIGHLANDER_NODE": info.Node, "HIGHLANDER_TOKEN": strconv.FormatUint(info.Token(), 10),
+	} {
+		env = slices.DeleteFunc(env, func(entry string) bool { return strings.HasPrefix(entry, name+"=") })
+		env = append(env, name+"="+value)
+	}
+	return env
 }
 
 // proveAlive lets the command live for a while longer.
@@ -243,28 +265,31 @@ func (j *job) frozen(ctx context.Context, err error) error {
 	j.log.Warn("highlander was not running for a while, and its command was killed", "id", j.spec.ID, "limit", frozenAfter)
 	select {
 	case <-ctx.Done():
-	case <-time.After(frozenAfter):
+	case <-time.After(wokenKnows):
 	}
 	return err
 }
 
 // passSignals passes every signal on to the command, but for those that mean
-// highlander itself.
+// highlander itself: SIGINT, SIGTERM, and the end of its terminal.
 func (j *job) passSignals(ctx context.Context, stop func()) {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, append([]os.Signal{os.Interrupt, syscall.SIGTERM}, passedOn...)...)
 	defer signal.Stop(signals)
-	stopping := false
+	hadTerminal, stopping := hasTerminal(), false
 	for {
 		select {
 		case sig := <-signals:
-			switch {
-			case sig != os.Interrupt && sig != syscall.SIGTERM:
+			asked := sig == os.Interrupt || sig == syscall.SIGTERM
+			hungUp := sig == syscall.SIGHUP && hadTerminal && !hasTerminal()
+			if !asked {
 				j.guard.Signal(sig.(syscall.Signal))
-			case stopping:
+			}
+			switch {
+			case asked && stopping:
 				j.log.Warn("killing the command at the second signal", "id", j.spec.ID, "signal", sig.String())
 				j.guard.Signal(syscall.SIGKILL)
-			default:
+			case (asked || hungUp) && !stopping:
 				j.log.Info("stopping at a signal", "id", j.spec.ID, "signal", sig.String())
 				stopping = true
 				stop()
