@@ -1,0 +1,86 @@
+package gossip
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestDroppedIsLoggedAtMostOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer
+		d := &dropLog{log: slog.New(slog.NewTextHandler(&text, nil))}
+		for range 35 {
+			for range 100 {
+				d.count("garbage")
+			}
+			time.Sleep(100 * time.Millisecond) // virtual
+		}
+		if got := d.total(); got != 3500 {
+			t.Errorf("counted %d, want 3500", got)
+		}
+		if lines := strings.Count(text.String(), "\n"); lines != 4 {
+			t.Errorf("%d lines in 3.5 s, want 4:\n%s", lines, text.String())
+		}
+	})
+}
+
+func TestWindowTakesEachNumberOnce(t *testing.T) {
+	var w replayWindow
+	for _, test := range []struct {
+		number uint64
+		first  bool
+	}{
+		{1, true}, {1, false}, {3, true}, {2, true}, {2, false}, {3, false},
+		{66, true}, {3, false}, {4, true}, {66, false}, // 66-63
+		{2, false}, {1, false}, {0, false},
+		{1000, true}, {66, false}, {937, true}, {936, false}, {1000, false},
+	} {
+		if got := w.first(test.number); got != test.first {
+			t.Errorf("first(%d) is %v, want %v", test.number, got, test.first)
+		}
+	}
+}
+
+// FuzzQuestion: the tripwire says yes to its own name, no to all others, and
+// nothing to half a question.
+func FuzzQuestion(f *testing.F) {
+	const label, self = "highlander", "n#0000000000000001"
+	f.Add(question(label, self)[1:])
+	f.Add(question(label, "other")[1:])
+	f.Add(question("green", self)[1:])
+	f.Add(append(question(label, self)[1:], "more"...))
+	f.Add([]byte{255, 255, 1})
+	f.Add([]byte{})
+	w := &tripwire{label: label, self: self}
+	right := question(label, self)[1:]
+	f.Fuzz(func(t *testing.T, data []byte) {
+		here, there := net.Pipe()
+		served := make(chan struct{})
+		go func() {
+			w.serve(there)
+			close(served)
+		}()
+		go func() {
+			here.Write(data) // blocks when more is sent than is read
+			if whole := len(data) >= 2 && len(data) >= 2+int(data[0])+int(data[1]); !whole {
+				here.Close()
+			}
+		}()
+		var answer [1]byte
+		n, _ := io.ReadFull(here, answer[:])
+		here.Close()
+		<-served
+		switch whole := len(data) >= 2 && len(data) >= 2+int(data[0])+int(data[1]); {
+		case !whole && n != 0:
+			t.Errorf("half a question is answered with %q", answer)
+		case whole && bytes.HasPrefix(data, right) != (answer[0] == tripwireYes):
+			t.Errorf("%q is answered with %q", data, answer)
+		}
+	})
+}
