@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 // be used by one goroutine.
 type fleet struct {
 	url    string // of the user's cluster; empty: one of the fleet's own
+	label  string // of that one
 	quiet  bool
 	nodes  []*nodeProcess
 	events chan fleetEvent
@@ -32,7 +34,6 @@ type nodeProcess struct {
 	orders  *json.Encoder
 	input   io.Closer
 	dead    bool
-	frozen  bool
 	full    string // name in the cluster
 	addr    string
 	members int
@@ -51,7 +52,7 @@ type fleetEvent struct {
 }
 
 func newFleet(url string, quiet bool) *fleet {
-	return &fleet{url: url, quiet: quiet, events: make(chan fleetEvent, 1024), closed: make(chan struct{})}
+	return &fleet{url: url, label: "fleet-" + rand.Text(), quiet: quiet, events: make(chan fleetEvent, 1024), closed: make(chan struct{})}
 }
 
 // start adds a node and waits until it has joined.
@@ -65,6 +66,7 @@ func (f *fleet) start(ctx context.Context) (*nodeProcess, error) {
 	n.cmd = exec.Command(exe)
 	n.cmd.Args = []string{os.Args[0], nodeMode}
 	n.cmd.Stderr = os.Stderr
+	n.cmd.SysProcAttr = nodeAttr()
 	in, err := n.cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", n.name, err)
@@ -77,7 +79,7 @@ func (f *fleet) start(ctx context.Context) (*nodeProcess, error) {
 		return nil, fmt.Errorf("start %s: %w", n.name, err)
 	}
 	n.input, n.orders = in, json.NewEncoder(in)
-	setup := nodeSetup{Name: n.name, URL: f.url, Quiet: f.quiet}
+	setup := nodeSetup{Name: n.name, Label: f.label, URL: f.url, Quiet: f.quiet}
 	for _, other := range f.live() {
 		if other.addr != "" {
 			setup.Join = append(setup.Join, other.addr)
@@ -146,20 +148,6 @@ func (f *fleet) until(ctx context.Context, what string, cond func() bool) error 
 	return nil
 }
 
-// drain takes the events that have come in already.
-func (f *fleet) drain() error {
-	for {
-		select {
-		case e := <-f.events:
-			if err := f.take(e); err != nil {
-				return err
-			}
-		default:
-			return nil
-		}
-	}
-}
-
 // during takes events for a time.
 func (f *fleet) during(ctx context.Context, d time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, d)
@@ -176,7 +164,7 @@ func (f *fleet) take(e fleetEvent) error {
 	switch {
 	case e.err != nil && !n.dead:
 		n.dead = true
-		return fmt.Errorf("%s ended: %w", n.name, e.err)
+		return fmt.Errorf("%s ended by itself", n.name)
 	case e.err != nil || n.dead:
 		return nil
 	}
@@ -234,12 +222,17 @@ func (f *fleet) order(o nodeOrder, nodes ...*nodeProcess) error {
 
 // kill ends a node with SIGKILL and returns when that was sent.
 func (f *fleet) kill(n *nodeProcess) time.Duration {
-	n.dead = true
 	at := monotonicNow()
+	n.end()
+	return at
+}
+
+// end kills the process, if it still runs, and waits for it.
+func (n *nodeProcess) end() {
+	n.dead = true
 	n.cmd.Process.Kill()
 	n.cmd.Wait()
 	n.input.Close()
-	return at
 }
 
 // split cuts n off from all others.
@@ -258,11 +251,8 @@ func (f *fleet) heal() error { return f.order(nodeOrder{Op: opCut}, f.live()...)
 
 // close ends all nodes.
 func (f *fleet) close() {
-	for _, n := range f.live() {
-		n.dead = true
-		n.cmd.Process.Kill()
-		n.cmd.Wait()
-		n.input.Close()
+	for _, n := range f.nodes {
+		n.end()
 	}
 	close(f.closed)
 	f.reads.Wait()

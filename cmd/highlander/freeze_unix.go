@@ -13,12 +13,10 @@ const canFreeze = true
 // freeze stops a node with SIGSTOP and returns when that was sent.
 func (f *fleet) freeze(n *nodeProcess) (at time.Duration, err error) {
 	at = monotonicNow()
-	n.frozen = true
 	return at, n.cmd.Process.Signal(syscall.SIGSTOP)
 }
 
 // thaw wakes a stopped node.
 func (f *fleet) thaw(n *nodeProcess) error {
-	n.frozen = false
 	return n.cmd.Process.Signal(syscall.SIGCONT)
 }

@@ -8,9 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -27,6 +29,7 @@ const nodeMode = "__node"
 // nodeSetup is the first line that a node reads.
 type nodeSetup struct {
 	Name  string   `json:"name"`
+	Label string   `json:"label"`
 	Join  []string `json:"join,omitempty"`
 	URL   string   `json:"url,omitempty"` // a cluster of the user's, without faults
 	Quiet bool     `json:"quiet"`         // counts what starts, instead of telling each
@@ -44,6 +47,7 @@ const (
 	opWrap   = "wrap"
 	opStop   = "stop" // ends Serve, as the end of a program would
 	opCut    = "cut"
+	opTidy   = "tidy" // collects garbage, as an idle program does by itself every few minutes
 	opReport = "report"
 )
 
@@ -86,12 +90,19 @@ func nodeMain() {
 	if len(os.Args) != 2 || os.Args[1] != nodeMode {
 		return
 	}
-	n := &benchNode{out: json.NewEncoder(os.Stdout), stops: map[string]context.CancelFunc{}, changed: make(chan struct{}, 1)}
+	// Ctrl-C reaches every process in the terminal, but it is for the parent to
+	// end the nodes.
+	signal.Ignore(os.Interrupt, syscall.SIGTERM)
+	n := newNode(os.Stdout)
 	if err := n.run(bufio.NewReader(os.Stdin)); err != nil {
 		n.tell(nodeEvent{Event: evFailed, Message: err.Error()})
 		os.Exit(exitFailure)
 	}
 	os.Exit(0)
+}
+
+func newNode(out io.Writer) *benchNode {
+	return &benchNode{out: json.NewEncoder(out), stops: map[string]context.CancelFunc{}, changed: make(chan struct{}, 1)}
 }
 
 type benchNode struct {
@@ -146,7 +157,7 @@ func (n *benchNode) join(ctx context.Context) error {
 			return fmt.Errorf("open a port on loopback: %w", err)
 		}
 		n.fault = netfault.New(network)
-		n.cluster, err = gossip.Join(ctx, gossip.Config{Name: n.setup.Name, Transport: n.fault, Join: n.setup.Join, Logger: quietLog})
+		n.cluster, err = gossip.Join(ctx, gossip.Config{Name: n.setup.Name, Label: n.setup.Label, Transport: n.fault, Join: n.setup.Join, Logger: quietLog})
 		if err != nil {
 			return err
 		}
@@ -227,8 +238,9 @@ func (n *benchNode) obey(ctx context.Context, order nodeOrder) {
 		if n.fault != nil {
 			n.fault.Cut(order.Addrs...)
 		}
+	case opTidy:
+		debug.FreeOSMemory()
 	case opReport:
-		debug.FreeOSMemory() // what an idle program does by itself every few minutes
 		cpu, rss := usage()
 		n.tell(nodeEvent{Event: evUsage, CPU: cpu, RSS: rss})
 	}

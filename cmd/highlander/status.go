@@ -146,7 +146,7 @@ func statusPrinter(w io.Writer, asJSON, watch bool) func(view) error {
 		out := json.NewEncoder(w)
 		return func(v view) error { return out.Encode(v) }
 	}
-	clear := watch && newProgress(w).terminal
+	clear := watch && terminalOf(w) != nil
 	return func(v view) error {
 		if clear {
 			fmt.Fprint(w, "\033[H\033[2J")
