@@ -82,6 +82,7 @@ type peer struct {
 	since      HLC    // when it came into our view
 	heldSince  HLC    // when we came into its view, as it says
 	unanswered int    // pings in a row
+	ackedBy    uint64 // the first tick after it acknowledged something
 	pinged     uint64 // number of the last ping
 	answered   uint64 // number of the last one answered
 	pingDue    bool
@@ -286,7 +287,9 @@ func (m *Machine) heard(p *peer) {
 
 // lookAgain sends r to those who have not acknowledged it for a second (rule
 // 3) and forgets it when nobody has a use for it. It returns whether there is
-// a reason to look again at the next tick.
+// a reason to look again at the next tick. What was sent less than a second ago
+// is sent again, too, unless the peer is busy acknowledging: thousands of
+// States that are on their way should not go twice.
 func (m *Machine) lookAgain(r *record) bool {
 	acked := true
 	for _, p := range m.peers {
@@ -298,7 +301,7 @@ func (m *Machine) lookAgain(r *record) bool {
 			continue
 		}
 		acked = false
-		if l.sent < m.ticks {
+		if l.sent+1 < m.ticks || p.ackedBy != m.ticks {
 			m.send(r, p)
 		}
 	}
@@ -369,6 +372,7 @@ func (m *Machine) update(now time.Time, p *peer, u Update) {
 	}
 	if u.Seen > l.acked && u.Seen <= r.ver {
 		l.acked = u.Seen
+		p.ackedBy = m.ticks + 1
 		m.heard(p)
 	}
 	l.ret = max(l.ret, min(u.Gave, r.vote.Epoch))

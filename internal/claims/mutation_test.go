@@ -29,8 +29,13 @@ type edit struct{ file, old, new string }
 var mutations = []mutation{
 	{
 		rule:    "3 what is not acknowledged is sent again each second",
-		edits:   []edit{{"machine.go", "if l.sent < m.ticks {", "if false {"}},
+		edits:   []edit{{"machine.go", "if l.sent+1 < m.ticks || p.ackedBy != m.ticks {", "if false {"}},
 		profile: "calm", seeds: 100, kinds: "none",
+	},
+	{
+		rule:  "3 what is being acknowledged is not sent twice",
+		edits: []edit{{"machine.go", "l.sent+1 < m.ticks || p.ackedBy != m.ticks", "true"}},
+		tests: "TestStatesUnderWay", kinds: "States",
 	},
 	{
 		rule:  "3 an id that does not change sends nothing",

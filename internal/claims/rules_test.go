@@ -1,6 +1,7 @@
 package claims
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -123,5 +124,34 @@ func TestClaimsOfOneInstantAreOrderedByNode(t *testing.T) {
 	c := Claim{Node: 1, Seq: 3, Stamp: 5}
 	if !a.before(c) || c.before(a) {
 		t.Errorf("%v.before(%v) = %v, the reverse %v", a, c, a.before(c), c.before(a))
+	}
+}
+
+// A second that ends while thousands of States are on their way does not send
+// them again, as long as the peer acknowledges some.
+func TestStatesUnderWayAreNotSentAgain(t *testing.T) {
+	const ids, batch = 1000, 10
+	a, b := New(Config{Self: 1}), New(Config{Self: 2})
+	a.NodeUp(at(0), 2, true)
+	b.NodeUp(at(0), 1, true)
+	for i := range ids {
+		a.Acquire(at(0), fmt.Sprint(i), "")
+	}
+	var flight []Message
+	for range ids / batch {
+		flight = append(flight, a.Message(at(0), 2, batch))
+	}
+	b.Receive(at(0), flight[0])
+	a.Receive(at(0), b.Message(at(0), 1, batch))
+	for len(a.Outbox(nil)) > 0 {
+		a.Message(at(0), 2, ids)
+	}
+	a.Tick(at(1))
+	if again := len(a.Message(at(1), 2, ids).Updates); again != 0 {
+		t.Errorf("%d States were sent again", again)
+	}
+	a.Tick(at(2))
+	if again := len(a.Message(at(2), 2, ids).Updates); again != ids {
+		t.Errorf("%d States were sent again after a second without any acknowledgement, want %d", again, ids)
 	}
 }
