@@ -53,7 +53,7 @@ func (g *Guard) inBackground(ctx context.Context, cmd Command) <-chan outcome {
 func (g *Guard) pids() (guard, keeper int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.link.guard.Process.Pid, g.link.keeper.Load().Pid
+	return g.link.guard.Process.Pid, g.link.keeperPID
 }
 
 func await(t testing.TB, c <-chan outcome) outcome {
@@ -192,12 +192,18 @@ func TestDeadlineIsKeptWithFrozen(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			hall := newHall(t)
-			h := launch(t, hall.command(t, append([]string{"ignore-term"}, aTree...)...), nil)
+			h := launch(t, hall.command(t, "fork", "fork", "join", "report-signals", "hold"), nil)
 			h.ready(t)
 			h.tell(t, "run")
 			members := hall.wait(t, 4)
-			h.tell(t, "deadline 200ms")
-			h.report(t)
+			for _, m := range members {
+				m.next(t) // listening
+			}
+			h.tell(t, "deadline 300ms")
+			h.tell(t, "signal") // once heard, the keeper knows the deadline too
+			for _, m := range members {
+				m.lines.Scan()
+			}
 			victims := tc.victims(h)
 			freeze(t, victims...)
 			waitEnd(t, members)

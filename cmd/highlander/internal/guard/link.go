@@ -9,26 +9,28 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"time"
 )
 
 // link is one guard with its keeper, as highlander sees them.
 type link struct {
-	log    *slog.Logger
-	guard  *exec.Cmd
-	keeper atomic.Pointer[os.Process] // known once it is ready
-	down   *sender                    // guarded by Guard.mu
-	up     *os.File
+	log   *slog.Logger
+	guard *exec.Cmd
+	down  *sender // guarded by Guard.mu
+	up    *os.File
 
 	// events is closed, and so is done, when guard and keeper are gone and
 	// whatever they ran with them.
 	events chan message
 	done   chan struct{}
 
-	closing atomic.Bool
-	kills   atomic.Int32
+	mu        sync.Mutex
+	keeper    *os.Process // from when it is ready to when it is gone
+	keeperPID int
+	closing   bool // its end is no surprise
+	killed    bool // the guard was killed
 }
 
 var errNotReady = errors.New("it ended before it was ready")
@@ -75,25 +77,28 @@ func dial(ctx context.Context, log *slog.Logger) (*link, error) {
 		l.close()
 		return nil, context.Cause(ctx)
 	}
-	log.Debug("guard started", "guard", l.guard.Process.Pid, "keeper", l.keeper.Load().Pid)
+	log.Debug("guard started", "guard", l.guard.Process.Pid, "keeper", l.keeperPID)
 	return l, nil
 }
 
 // read passes on what the keeper reports. The pipe ends when both helpers are
 // gone; what they could not finish is then finished here.
 func (l *link) read(ready chan<- error) {
-	defer close(l.done)
 	defer close(l.events)
+	defer close(l.done) // first, so that whoever misses it in events finds it here
 	group, err := l.relay(ready)
-	if !l.closing.Load() {
-		l.log.Warn("the guard died", "guard", l.guard.Process.Pid, "pipe", err)
-	}
 	sweep(group, l.guard.Process.Pid)
 	_ = l.guard.Wait() // however it ended
 	_ = l.down.pipe.Close()
 	_ = l.up.Close()
-	if keeper := l.keeper.Load(); keeper != nil {
-		_ = keeper.Release()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closing {
+		l.log.Warn("the guard died", "guard", l.guard.Process.Pid, "pipe", err)
+	}
+	if l.keeper != nil {
+		_ = l.keeper.Release()
+		l.keeper = nil
 	}
 }
 
@@ -111,12 +116,7 @@ func (l *link) relay(ready chan<- error) (group int, err error) {
 		}
 		switch m.Kind {
 		case msgReady:
-			// On Linux this holds on to the process, not just its number.
-			keeper, err := os.FindProcess(m.PID)
-			if err == nil {
-				l.keeper.Store(keeper)
-			}
-			ready <- err
+			ready <- l.meet(m.PID)
 			continue
 		case msgStarted:
 			group = m.PID
@@ -125,6 +125,15 @@ func (l *link) relay(ready chan<- error) (group int, err error) {
 		}
 		l.events <- m
 	}
+}
+
+// meet takes hold of the keeper: on Linux of the process, not just its number.
+func (l *link) meet(keeper int) (err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.keeperPID = keeper
+	l.keeper, err = os.FindProcess(keeper)
+	return err
 }
 
 // send writes to the guard. One that does not read is as good as dead, and
@@ -147,18 +156,22 @@ func (l *link) alive() bool {
 
 // kill kills the guard, and the second time the keeper.
 func (l *link) kill() {
-	keeper := l.keeper.Load()
-	if l.kills.Add(1) == 1 || keeper == nil {
-		_ = l.guard.Process.Kill()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.killed && l.keeper != nil {
+		_ = l.keeper.Kill()
 		return
 	}
-	_ = keeper.Kill()
+	l.killed = true
+	_ = l.guard.Process.Kill()
 }
 
 // close ends guard and keeper by ending the pipe, and returns when they and
 // the command are gone.
 func (l *link) close() {
-	l.closing.Store(true)
+	l.mu.Lock()
+	l.closing = true
+	l.mu.Unlock()
 	_ = l.down.pipe.Close()
 	for {
 		select {

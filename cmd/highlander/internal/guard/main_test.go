@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,8 @@ func TestMain(m *testing.M) {
 			os.Exit(0)
 		}
 	}
+	// With -race every process would sleep for a second before it exits.
+	os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	os.Exit(m.Run())
 }
 
@@ -130,7 +133,7 @@ func (m *member) waitEnd(t testing.TB) {
 // mustBeGone fails the test unless the process has ended by now.
 func (m *member) mustBeGone(t testing.TB) {
 	t.Helper()
-	if p, ok := readProcess(m.pid); ok && !p.zombie {
+	if states := threadStates(m.pid); strings.Trim(states, "ZX") != "" {
 		t.Errorf("process %d is still there", m.pid)
 	}
 }
@@ -351,7 +354,8 @@ func (h *highlander) waitAllGone(t testing.TB) {
 
 func (h *highlander) left() (left []process) {
 	for _, p := range processes() {
-		if !p.zombie && (p.pid == h.cmd.Process.Pid || p.session == h.guard) {
+		lives := strings.Trim(threadStates(p.pid), "ZX") != ""
+		if lives && (p.pid == h.cmd.Process.Pid || p.session == h.guard) {
 			left = append(left, p)
 		}
 	}
@@ -372,7 +376,7 @@ func highlanderMain() {
 		panic(err)
 	}
 	l := g.link
-	fmt.Fprintln(report, "ready", l.guard.Process.Pid, l.keeper.Load().Pid)
+	fmt.Fprintln(report, "ready", l.guard.Process.Pid, l.keeperPID)
 	ended := make(chan string, 1)
 	go func() {
 		for control.Scan() {
@@ -383,10 +387,11 @@ func highlanderMain() {
 					exit, err := g.Run(contextOfTests, c)
 					ended <- fmt.Sprintf("ended %d %v", exit.Code, err)
 				}()
+			case "signal":
+				g.Signal(syscall.SIGUSR1)
 			case "deadline":
 				d, _ := time.ParseDuration(arg)
 				g.SetDeadline(time.Now().Add(d))
-				fmt.Fprintln(report, "deadline set")
 			}
 		}
 		os.Exit(1) // the test is over
@@ -408,6 +413,7 @@ func strike(t testing.TB, victims ...int) {
 	}
 }
 
+// freeze stops processes and returns when every thread of them stands still.
 func freeze(t testing.TB, victims ...int) {
 	t.Helper()
 	for _, pid := range victims {
@@ -415,6 +421,28 @@ func freeze(t testing.TB, victims ...int) {
 			t.Fatal(err)
 		}
 	}
+	begin := time.Now()
+	for _, pid := range victims {
+		for strings.Trim(threadStates(pid), "T") != "" {
+			if time.Since(begin) > safetyNet {
+				t.Fatalf("process %d does not stop", pid)
+			}
+			runtime.Gosched()
+		}
+	}
+}
+
+// threadStates returns a letter for each thread of a process; none if there is
+// no such process.
+func threadStates(pid int) (states string) {
+	names, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, name := range names {
+		stat, _ := os.ReadFile(name)
+		if _, after, ok := strings.Cut(string(stat), ") "); ok {
+			states += after[:1]
+		}
+	}
+	return states
 }
 
 // fdCount returns how many descriptors a process has.

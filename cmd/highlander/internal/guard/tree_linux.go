@@ -114,6 +114,10 @@ func exterminate(group, session int) {
 // guard's session, so as to touch no other children of this process.
 func sweep(group, guard int) {
 	killGroup(group, guard)
+	// The guard's pipe ends a moment before its children fall to this process.
+	// It stays a zombie, so that its number, the session's, is not reused.
+	for unix.Waitid(unix.P_PID, guard, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
 	for {
 		swept := false
 		for _, p := range children() {
@@ -122,11 +126,18 @@ func sweep(group, guard int) {
 			}
 			swept = true
 			_ = unix.Kill(p.pid, unix.SIGKILL)
-			for _, err := unix.Wait4(p.pid, nil, 0, nil); err == unix.EINTR; {
-				_, err = unix.Wait4(p.pid, nil, 0, nil)
-			}
+			bury(p.pid)
 		}
 		if !swept {
+			return
+		}
+	}
+}
+
+// bury waits for a child of this process.
+func bury(pid int) {
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
 			return
 		}
 	}
@@ -151,10 +162,7 @@ func signalGroup(group, session int, sig syscall.Signal) {
 }
 
 // process is a line of /proc.
-type process struct {
-	pid, parent, group, session int
-	zombie                      bool
-}
+type process struct{ pid, parent, group, session int }
 
 // children returns the children of this process. A process that has one from
 // beginning to end of the call is never told that it has none.
@@ -199,6 +207,5 @@ func readProcess(pid int) (process, bool) {
 	p := process{pid: pid}
 	var state string
 	_, err = fmt.Sscan(string(stat[bytes.LastIndexByte(stat, ')')+1:]), &state, &p.parent, &p.group, &p.session)
-	p.zombie = state == "Z" || state == "X"
 	return p, err == nil
 }
