@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 )
 
 // The wire format is written by hand: ten thousand States pass through it in
@@ -153,12 +154,21 @@ func (d *decoder) claimState() ClaimState {
 		c.Tallies = make([]Tally, n)
 	}
 	for i := range c.Tallies {
-		c.Tallies[i] = Tally{Rival: d.claim(), Votes: int(d.uvarint() & 0xffff)}
+		c.Tallies[i] = Tally{Rival: d.claim(), Votes: d.votes()}
 		if d.err != nil {
 			break
 		}
 	}
 	return c
+}
+
+func (d *decoder) votes() int {
+	n := d.uvarint()
+	if n > math.MaxUint16 {
+		d.fail("%d votes; at most %d are allowed", n, math.MaxUint16)
+		return 0
+	}
+	return int(n)
 }
 
 func (d *decoder) claim() Claim {

@@ -43,6 +43,14 @@ func TestEveryTruncationIsMalformed(t *testing.T) {
 	}
 }
 
+func TestTooManyVotesAreMalformed(t *testing.T) {
+	msg := sampleMessage()
+	msg.Updates[1].Claims[0].Tallies[0].Votes = 1 << 16
+	if _, err := ParseMessage(AppendMessage(nil, msg)); !errors.Is(err, ErrMalformed) {
+		t.Errorf("error %v, want ErrMalformed", err)
+	}
+}
+
 // FuzzParseMessage feeds what parses to a machine, too: neither may panic.
 func FuzzParseMessage(f *testing.F) {
 	f.Add(AppendMessage(nil, sampleMessage()))
