@@ -136,6 +136,9 @@ type job struct {
 }
 
 func (j *job) run(ctx context.Context, at endpoint) error {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, append([]os.Signal{os.Interrupt, syscall.SIGTERM}, passedOn...)...)
+	defer signal.Stop(signals)
 	serving, stop := context.WithCancel(ctx) // ends at a signal
 	defer stop()
 	over, end := context.WithCancel(ctx) // ends with this function
@@ -159,7 +162,7 @@ func (j *job) run(ctx context.Context, at endpoint) error {
 		return err
 	}
 	defer j.guard.Close()
-	helpers.Go(func() { j.passSignals(over, stop) })
+	helpers.Go(func() { j.passSignals(over, signals, stop) })
 	cluster, err := at.open(serving, j.log)
 	if err != nil {
 		return j.verdict(err)
@@ -272,10 +275,7 @@ func (j *job) frozen(ctx context.Context, err error) error {
 
 // passSignals passes every signal on to the command, but for those that mean
 // highlander itself: SIGINT, SIGTERM, and the end of its terminal.
-func (j *job) passSignals(ctx context.Context, stop func()) {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, append([]os.Signal{os.Interrupt, syscall.SIGTERM}, passedOn...)...)
-	defer signal.Stop(signals)
+func (j *job) passSignals(ctx context.Context, signals <-chan os.Signal, stop func()) {
 	hadTerminal, stopping := hasTerminal(), false
 	for {
 		select {
@@ -321,19 +321,21 @@ func (j *job) tellHolder(ctx context.Context, cluster highlander.Cluster, s *hig
 	}
 }
 
+// eventLine is a line of the file of events.
+type eventLine struct {
+	Time  time.Time `json:"time"`
+	Event string    `json:"event"`
+	ID    string    `json:"id"`
+	Node  string    `json:"node"`
+	Token uint64    `json:"token,omitempty"`
+	Cause string    `json:"cause,omitempty"`
+}
+
 // writeEvents returns an observer that writes to f.
 func (j *job) writeEvents(f *os.File) func(highlander.Event) {
-	type line struct {
-		Time  time.Time `json:"time"`
-		Event string    `json:"event"`
-		ID    string    `json:"id"`
-		Node  string    `json:"node"`
-		Token uint64    `json:"token,omitempty"`
-		Cause string    `json:"cause,omitempty"`
-	}
 	out := json.NewEncoder(f)
 	return func(e highlander.Event) {
-		l := line{Time: e.Time, Event: e.Kind.String(), ID: e.ID, Node: e.Node, Token: e.Token}
+		l := eventLine{Time: e.Time, Event: e.Kind.String(), ID: e.ID, Node: e.Node, Token: e.Token}
 		if e.Err != nil {
 			l.Cause = e.Err.Error()
 		}
