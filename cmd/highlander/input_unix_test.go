@@ -1,0 +1,227 @@
+//go:build unix
+
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Each line that the user gets says what is wrong and what is allowed, and
+// nothing was started by then.
+func TestBadInputIsAnsweredInOneLine(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	noExec := writeFile(t, "no-exec", "#!/bin/sh\n", 0o644)
+	openKey := writeFile(t, "open.key", strings.Repeat("00", 32)+"\n", 0o644)
+	shortKey := writeFile(t, "short.key", "0011223344\n", 0o600)
+	noKey := writeFile(t, "no.key", "# none\n", 0o600)
+	busy := busyAddr(t)
+
+	const run = "run --id x --cluster gossip://127.0.0.1:0 "
+	for _, c := range []struct {
+		name string
+		args []string // of highlander; what to run is added
+		argv []string // instead of what would be run
+		env  string   // HIGHLANDER_CLUSTER
+		code int
+		line string // after "highlander: "; what the system has to say may follow
+	}{
+		// The id.
+		{name: "no id", args: []string{"run"}, code: 2,
+			line: `--id is missing; write it before the command, as in: highlander run --id ID -- COMMAND`},
+		{name: "empty id", args: []string{"run", "--id", ""}, code: 2,
+			line: `--id: invalid id: it is empty; 1 to 255 bytes of UTF-8 are allowed`},
+		{name: "over-long id", args: []string{"run", "--id", strings.Repeat("x", 256)}, code: 2,
+			line: `--id: invalid id "xxxxxxxxxxxxxxxxxxxx"...: it has 256 bytes; at most 255 are allowed`},
+		{name: "control character in the id", args: []string{"run", "--id", "a\nb"}, code: 2,
+			line: `--id: invalid id "a\nb": control character U+000A is not allowed`},
+		{name: "id that is not UTF-8", args: []string{"run", "--id", "a\xff"}, code: 2,
+			line: `--id: invalid id "a\xff": it is not UTF-8`},
+
+		// Flags.
+		{name: "unknown flag", args: words(run + "--idd y"), code: 2,
+			line: `unknown flag: --idd; highlander run --help lists the flags`},
+		{name: "unknown flag with a line break", args: []string{"run", "--a\nb"}, code: 2,
+			line: `unknown flag: --a\nb; highlander run --help lists the flags`},
+		{name: "unknown short flag", args: words(run + "-z"), code: 2,
+			line: `unknown shorthand flag: 'z' in -z; highlander run --help lists the flags`},
+		{name: "flag without its value", args: words("status --cluster"), argv: []string{}, code: 2,
+			line: `flag needs an argument: --cluster; highlander status --help lists the flags`},
+		{name: "negative duration", args: words(run + "--shutdown -1s"), code: 2,
+			line: `--shutdown -1s: it must be above zero`},
+		{name: "no duration at all", args: words(run + "--shutdown 0"), code: 2,
+			line: `--shutdown 0s: it must be above zero`},
+		{name: "duration without unit", args: words(run + "--shutdown 5"), code: 2,
+			line: `--shutdown "5": a duration such as 5s, 500ms or 1m30s is allowed`},
+		{name: "restart", args: words(run + "--restart never"), code: 2,
+			line: `--restart "never": on-failure, always and no are allowed`},
+		{name: "negative restarts", args: words(run + "--max-restarts -1"), code: 2,
+			line: `--max-restarts -1: it must not be negative`},
+		{name: "restarts that are no number", args: words(run + "--max-restarts many"), code: 2,
+			line: `--max-restarts "many": a whole number is allowed`},
+		{name: "when-done", args: words(run + "--when-done stop"), code: 2,
+			line: `--when-done "stop": exit and hold are allowed`},
+		{name: "log format", args: words(run + "--log-format xml"), code: 2,
+			line: `--log-format "xml": text and json are allowed`},
+		{name: "log level", args: words(run + "--log-level loud"), code: 2,
+			line: `--log-level "loud": debug, info, warn and error are allowed`},
+		{name: "events in no directory", args: words(run + "--events " + dir + "/none/events"), code: 1,
+			line: `--events: open ` + dir + `/none/events: no such file or directory`},
+		{name: "events in a directory", args: words(run + "--events " + dir), code: 1,
+			line: `--events: open ` + dir + `: is a directory`},
+
+		// The command.
+		{name: "no command", args: words(run), argv: []string{}, code: 2,
+			line: `the command is missing; write it after --, as in: highlander run --id ID -- COMMAND`},
+		{name: "command that does not exist", args: words(run), argv: []string{dir + "/none"}, code: 2,
+			line: `command "` + dir + `/none" does not exist`},
+		{name: "command that is not in PATH", args: words(run), argv: []string{"no-such-command"}, code: 2,
+			line: `command "no-such-command" does not exist in any directory of PATH`},
+		{name: "command that is not executable", args: words(run), argv: []string{noExec}, code: 2,
+			line: `command "` + noExec + `" is not executable`},
+		{name: "command that is a directory", args: words(run), argv: []string{dir}, code: 2,
+			line: `command "` + dir + `" is a directory, not an executable`},
+		{name: "command that is empty", args: words(run), argv: []string{""}, code: 2,
+			line: `command "" is empty; the name or the path of an executable is needed`},
+
+		// The cluster.
+		{name: "cluster that is no URL", args: words("run --id x --cluster 127.0.0.1:7946"), code: 2,
+			line: `--cluster "127.0.0.1:7946" is not a URL; gossip://IP:PORT is one`},
+		{name: "cluster from the environment", args: words("run --id x"), env: "127.0.0.1", code: 2,
+			line: `HIGHLANDER_CLUSTER "127.0.0.1" is not a URL; gossip://IP:PORT is one`},
+		{name: "status of a cluster from the environment", args: words("status"), argv: []string{}, env: "gossip://127.0.0.1:1?x=y", code: 2,
+			line: `HIGHLANDER_CLUSTER: unknown parameter "x"; allowed are join, `},
+		{name: "unknown scheme", args: words("run --id x --cluster zookeeper://a"), code: 2,
+			line: `--cluster: the scheme "zookeeper" is not known; gossip is allowed, as in gossip://IP:PORT`},
+		{name: "unknown parameter", args: words("run --id x --cluster gossip://127.0.0.1:0?joins=a"), code: 2,
+			line: `--cluster: unknown parameter "joins"; allowed are join, name, label, key-file, `},
+		{name: "parameter without a value", args: words("run --id x --cluster gossip://127.0.0.1:0?join="), code: 2,
+			line: `--cluster: parameter "join" has no value; leave it out or give one`},
+		{name: "port out of range", args: words("run --id x --cluster gossip://127.0.0.1:70000"), code: 2,
+			line: `--cluster: address "127.0.0.1:70000": port "70000": 0 to 65535 is allowed`},
+		{name: "host instead of an IP", args: words("run --id x --cluster gossip://localhost:7946"), code: 2,
+			line: `--cluster: address "localhost:7946": "localhost" is not an IP address; IP:PORT is allowed`},
+		{name: "port to join out of range", args: words("run --id x --cluster gossip://127.0.0.1:0?join=a:0"), code: 2,
+			line: `--cluster: join "a:0": port 0 cannot be joined; HOST and HOST:PORT are allowed`},
+		{name: "negative number of nodes", args: words("run --id x --cluster gossip://127.0.0.1:0?expect=-1"), code: 2,
+			line: `--cluster: expect=-1: a number of nodes, 0 to 65535, is allowed`},
+		{name: "no key beyond loopback", args: words("run --id x --cluster gossip://0.0.0.0:0"), code: 2,
+			line: `--cluster: address 0.0.0.0:0 is reachable from other machines, and there is no key; set key-file, or insecure=true to do without`},
+		{name: "observer", args: words("run --id x --cluster gossip://127.0.0.1:0?observer=true"), code: 2,
+			line: `--cluster: observer=true: an observer runs nothing; leave it out`},
+		{name: "port in use", args: words("run --id x --cluster gossip://" + busy), code: 1,
+			line: `--cluster: cannot listen on address ` + busy + `: address already in use`},
+		{name: "address of another machine", args: words("run --id x --cluster gossip://192.0.2.1:7946?insecure=true"), code: 1,
+			line: `--cluster: cannot listen on address 192.0.2.1:7946: cannot assign requested address`},
+		{name: "address to join that does not resolve", code: 1,
+			// What is logged on the way here is not about the input.
+			args: words("run --id x --log-level error --cluster gossip://127.0.0.1:0?join=no-such-host.invalid"),
+			line: `--cluster: join "no-such-host.invalid:7946": the host does not resolve: `},
+		{name: "no key file", args: words("run --id x --cluster gossip://127.0.0.1:0?key-file=" + dir + "/none"), code: 2,
+			line: `--cluster: key-file: open ` + dir + `/none: no such file or directory`},
+		{name: "key file that others can read", args: words("run --id x --cluster gossip://127.0.0.1:0?key-file=" + openKey), code: 2,
+			line: `--cluster: key-file ` + openKey + `: its mode is 0644, others can get at the keys; run: chmod 600 ` + openKey},
+		{name: "key of the wrong length", args: words("run --id x --cluster gossip://127.0.0.1:0?key-file=" + shortKey), code: 2,
+			line: `--cluster: key-file ` + shortKey + `: line 1: the key has 5 bytes; 16, 24 and 32 are allowed`},
+		{name: "key file without a key", args: words("run --id x --cluster gossip://127.0.0.1:0?key-file=" + noKey), code: 2,
+			line: `--cluster: key-file ` + noKey + `: there is no key in it; `},
+
+		// Other commands.
+		{name: "unknown command", args: words("rum"), argv: []string{}, code: 2,
+			line: `unknown command "rum"; highlander --help lists the commands`},
+		{name: "help for an unknown command", args: words("help rum"), argv: []string{}, code: 2,
+			line: `help for the unknown command "rum"; highlander --help lists the commands`},
+		{name: "unknown shell", args: words("completion tcsh"), argv: []string{}, code: 2,
+			line: `completion for the unknown shell "tcsh"; bash, fish, powershell and zsh are allowed`},
+		{name: "unknown flag of highlander", args: words("--verbose"), argv: []string{}, code: 2,
+			line: `unknown flag: --verbose; highlander --help lists the flags`},
+		{name: "argument of status", args: words("status hello"), argv: []string{}, code: 2,
+			line: `status takes no arguments, and got "hello"`},
+		{name: "argument of demo", args: words("demo hello"), argv: []string{}, code: 2,
+			line: `demo takes no arguments, and got "hello"`},
+		{name: "no switch", args: words("status --json=perhaps"), argv: []string{}, code: 2,
+			line: `--json "perhaps": true and false are allowed`},
+		{name: "no rounds", args: words("bench --rounds 0"), argv: []string{}, code: 2,
+			line: `--rounds 0: at least 1 is needed`},
+		{name: "unknown measurement", args: words("bench --only speed"), argv: []string{}, code: 2,
+			line: `--only "speed": graceful, kill, freeze, split, 1000, 10000, idle, swarm are allowed`},
+		{name: "measurement that needs its own cluster", args: words("bench --only split --cluster gossip://127.0.0.1:1"), argv: []string{}, code: 2,
+			line: `--only split needs a cluster of its own; leave --cluster out`},
+		{name: "guard by hand", args: words("__guard"), argv: []string{}, code: 2, line: `__guard is started by highlander itself`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			marker := filepath.Join(t.TempDir(), "marker")
+			args := c.args
+			if c.argv == nil {
+				c.argv = []string{"touch", marker}
+			}
+			if len(c.argv) > 0 {
+				args = append(append(args, "--"), c.argv...)
+			}
+			p := prepare(t, roleHighlander, args...)
+			p.cmd.Env = append(p.cmd.Env, clusterEnv+"="+c.env)
+			p.start()
+			p.exits(c.code)
+			got := p.stderr.all()
+			if strings.Count(got, "\n") != 1 || !strings.Contains(got, c.line) {
+				t.Errorf("it says\n%snot one line with\n%s", got, c.line)
+			}
+			if !strings.HasPrefix(got, "highlander: "+c.line) && c.name != "guard by hand" {
+				t.Errorf("the line does not begin with %q", "highlander: "+c.line)
+			}
+			if strings.Contains(got, "Config.") {
+				t.Error("it speaks of Go")
+			}
+			if out := p.stdout.all(); out != "" {
+				t.Errorf("standard output has %q", out)
+			}
+			if exists(marker) {
+				t.Error("the command was run")
+			}
+		})
+	}
+}
+
+func words(line string) []string { return strings.Fields(line) }
+
+// busyAddr returns an address at which somebody listens already.
+func busyAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+func TestWithoutACommandThereIsHelpAndAnError(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.exits(2)
+	if got := p.stderr.all(); !strings.Contains(got, "Available Commands:") || p.stdout.all() != "" {
+		t.Errorf("it says %q, and %q on standard output", got, p.stdout.all())
+	}
+}
+
+func TestUnreachableClusterIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	urls := clusterURLs(t, 2)
+	first := startNode(t, urls[0]+"&expect=2", "echo ran")
+	second := startNode(t, urls[1]+"&expect=2", "echo ran")
+	first.exits(0)
+	second.exits(0)
+}
+
+func TestEventsThatCannotBeWrittenAreLogged(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("there is no /dev/full here")
+	}
+	p := startNode(t, alone, "echo ran", "--events", "/dev/full")
+	p.exits(0)
+	p.stderr.next("cannot write an event", "no space left on device")
+}
