@@ -18,11 +18,12 @@ type profile struct {
 	drift    float64
 
 	// Shares: of the messages; of the inputs after which the sender is busy; of the grants that end after a while;
-	// of the hosts that start late; of the crashed processes that start again.
+	// of the hosts that start late; of the nodes that only observe; of the crashed processes that start again.
 	loss, dup, slow float64
 	busy            float64
 	release         float64
 	lateJoin        float64
+	observers       float64
 	restart         float64
 	restartWithin   time.Duration
 	freezeFor       time.Duration // at most
@@ -46,8 +47,9 @@ func profiles() []profile {
 		change(&p)
 		all = append(all, p)
 	}
-	add("clean", func(p *profile) { p.crash, p.restart, p.lateJoin = 0.15, 0.7, 0.3 })
+	add("clean", func(p *profile) { p.observers = 0.1; p.crash, p.restart, p.lateJoin = 0.15, 0.7, 0.3 })
 	add("calm", func(p *profile) {
+		p.observers = 0.1
 		p.loss, p.dup, p.slow, p.acquire, p.chaos = 0.15, 0.15, 0.2, 2, 15*sec
 	})
 	add("race", func(p *profile) {
@@ -60,12 +62,14 @@ func profiles() []profile {
 	add("sleep", func(p *profile) {
 		p.freeze, p.freezeFor, p.acquire, p.release, p.chaos = 0.1, 30*sec, 0.3, 0.9, 50*sec
 	})
-	add("link", func(p *profile) { p.link, p.crash, p.restart = 0.3, 0.05, 0.7 })
-	add("fp", func(p *profile) { p.flap, p.crash, p.restart, p.lateJoin = 0.5, 0.05, 0.7, 0.3 })
+	add("link", func(p *profile) { p.observers = 0.1; p.link, p.crash, p.restart = 0.3, 0.05, 0.7 })
+	add("fp", func(p *profile) { p.observers = 0.1; p.flap, p.crash, p.restart, p.lateJoin = 0.5, 0.05, 0.7, 0.3 })
 	add("mix", func(p *profile) {
+		p.observers = 0.1
 		p.flap, p.split, p.freeze, p.link, p.crash, p.restart, p.lateJoin = 0.15, 0.06, 0.1, 0.1, 0.1, 0.8, 0.2
 	})
 	add("wild", func(p *profile) {
+		p.observers = 0.1
 		p.flap, p.split, p.freeze, p.link, p.crash, p.restart, p.lateJoin = 0.5, 0.2, 0.3, 0.3, 0.3, 0.9, 0.3
 		p.restartWithin, p.step = 1500*ms, 0.1
 		p.loss, p.dup, p.slow, p.busy, p.acquire, p.claims, p.ids = 0.2, 0.2, 0.2, 0.3, 2, 3, 3
@@ -76,6 +80,7 @@ func profiles() []profile {
 	})
 	// The same with nothing forgotten, as in the first minute of a cluster.
 	add("remember", func(p *profile) {
+		p.observers = 0.1
 		p.flap, p.split, p.freeze, p.link, p.crash, p.restart, p.lateJoin = 0.15, 0.06, 0.1, 0.1, 0.1, 0.8, 0.2
 		p.forgetful = false
 	})

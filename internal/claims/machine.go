@@ -12,11 +12,12 @@ type Config struct {
 	Observer bool // sees everything, votes on nothing and claims nothing
 }
 
-// Timing of the protocol, in ticks of one second.
+// Timing of the protocol, in ticks of one second, and bounds.
 const (
 	silentAfter = 4    // pings in a row without an answer (rule 13)
 	idleTicks   = 60   // an id nobody claims is forgotten after so many
 	goneTicks   = 3600 // the States of a departed node are kept so long
+	busyAcks    = 100  // acknowledgements between two ticks from which on a peer is busy
 	maxStrays   = 1024 // nodes never seen in view whose States are kept
 )
 
@@ -82,7 +83,8 @@ type peer struct {
 	since      HLC    // when it came into our view
 	heldSince  HLC    // when we came into its view, as it says
 	unanswered int    // pings in a row
-	ackedBy    uint64 // the first tick after it acknowledged something
+	acks       int    // since the last tick
+	busy       bool   // acknowledging many, before the last tick
 	pinged     uint64 // number of the last ping
 	answered   uint64 // number of the last one answered
 	pingDue    bool
@@ -268,6 +270,7 @@ func (m *Machine) Tick(now time.Time) {
 
 func (m *Machine) ping(p *peer) {
 	wasSilent := p.silent()
+	p.busy, p.acks = p.acks >= busyAcks, 0
 	p.unanswered++
 	p.pinged++
 	p.pingDue = true
@@ -301,7 +304,7 @@ func (m *Machine) lookAgain(r *record) bool {
 			continue
 		}
 		acked = false
-		if l.sent+1 < m.ticks || p.ackedBy != m.ticks {
+		if l.sent+1 < m.ticks || !p.busy {
 			m.send(r, p)
 		}
 	}
@@ -372,7 +375,7 @@ func (m *Machine) update(now time.Time, p *peer, u Update) {
 	}
 	if u.Seen > l.acked && u.Seen <= r.ver {
 		l.acked = u.Seen
-		p.ackedBy = m.ticks + 1
+		p.acks++
 		m.heard(p)
 	}
 	l.ret = max(l.ret, min(u.Gave, r.vote.Epoch))
@@ -431,8 +434,8 @@ func (m *Machine) Outbox(nodes []Node) []Node {
 	return nodes
 }
 
-// Message returns what there is to tell n, at most limit States of it. What
-// is not fetched is not queued: it is made when it is asked for, and is then
+// Message returns what there is to tell n, at most limit States of it; n is one
+// of those that Outbox returned since the last input. What is not fetched is not queued: it is made when it is asked for, and is then
 // the newest.
 func (m *Machine) Message(now time.Time, n Node, limit int) Message {
 	p := m.byNode[n]
@@ -547,7 +550,7 @@ func (m *Machine) strays() int {
 }
 
 func (m *Machine) forgetPeer(p *peer) {
-	for _, r := range m.ids {
+	for _, r := range m.sorted() {
 		if p.index < len(r.links) {
 			r.links[p.index] = link{}
 		}

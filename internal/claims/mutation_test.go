@@ -29,12 +29,12 @@ type edit struct{ file, old, new string }
 var mutations = []mutation{
 	{
 		rule:    "3 what is not acknowledged is sent again each second",
-		edits:   []edit{{"machine.go", "if l.sent+1 < m.ticks || p.ackedBy != m.ticks {", "if false {"}},
+		edits:   []edit{{"machine.go", "if l.sent+1 < m.ticks || !p.busy {", "if false {"}},
 		profile: "calm", seeds: 100, kinds: "none",
 	},
 	{
 		rule:  "3 what is being acknowledged is not sent twice",
-		edits: []edit{{"machine.go", "l.sent+1 < m.ticks || p.ackedBy != m.ticks", "true"}},
+		edits: []edit{{"machine.go", "l.sent+1 < m.ticks || !p.busy", "true"}},
 		tests: "TestStatesUnderWay", kinds: "States",
 	},
 	{

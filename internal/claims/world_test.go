@@ -54,6 +54,7 @@ type simNode struct {
 	m      *Machine
 	alive  bool
 	frozen bool
+	voter  bool // otherwise it observes
 
 	view      []bool          // by node name
 	changeAt  []time.Duration // when the failure detector will notice that view is wrong; zero: it is right
@@ -177,7 +178,8 @@ func (w *world) node(name Node) *simNode { return w.nodes[name-1] }
 
 func (w *world) newNode(host int) *simNode {
 	n := &simNode{w: w, name: Node(len(w.nodes) + 1), host: host, alive: true, highest: map[string]uint64{}}
-	n.m = New(Config{Self: n.name})
+	n.voter = host == 0 || !w.chance(w.profile.observers)
+	n.m = New(Config{Self: n.name, Observer: !n.voter})
 	if w.profile.forgetful {
 		n.m.idleTicks, n.m.goneTicks = 3+w.rng.IntN(6), 8+w.rng.Uint64N(8)
 	}
@@ -387,7 +389,7 @@ func (n *simNode) acquire(id string) {
 			mine++
 		}
 	}
-	if mine >= n.w.profile.claims {
+	if mine >= n.w.profile.claims || !n.voter {
 		return
 	}
 	n.input(func(now time.Time) {
@@ -450,7 +452,7 @@ func (n *simNode) up(o *simNode) {
 	n.view[i], n.changeAt[i] = true, 0
 	n.w.calm = false
 	n.w.logf("%v sees %v", n, o)
-	n.input(func(now time.Time) { n.m.NodeUp(now, o.name, true) })
+	n.input(func(now time.Time) { n.m.NodeUp(now, o.name, o.voter) })
 }
 
 func (n *simNode) down(o *simNode) {
