@@ -38,6 +38,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	beStrict(root) // last: the completion command remembers where root writes to
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
 		return 0
@@ -102,7 +103,6 @@ the same way, one runs it, the others watch and take over when it goes.`,
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newRunCommand(), newStatusCommand(), newDemoCommand(), newBenchCommand(), newVersionCommand())
-	beStrict(root)
 	return root
 }
 
