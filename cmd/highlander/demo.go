@@ -11,10 +11,12 @@ import (
 )
 
 const (
-	demoID    = "demo"
-	demoLimit = 15 * time.Second // for each step
-	demoRest  = 200 * time.Millisecond
+	demoID   = "demo"
+	demoRest = 200 * time.Millisecond
 )
+
+// demoLimit is how long each step may take; a variable for the tests.
+var demoLimit = 15 * time.Second
 
 func newDemoCommand() *cobra.Command {
 	return &cobra.Command{
@@ -27,7 +29,7 @@ an error if anything did not hold.`,
 		Example: "  highlander demo",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d := &demo{out: newProgress(cmd.OutOrStdout()), fleet: newFleet("", false), limit: demoLimit}
+			d := &demo{out: newProgress(cmd.OutOrStdout()), fleet: newFleet("", false)}
 			defer d.fleet.close()
 			err := untilSignal(cmd.Context(), d.run)
 			d.out.done()
@@ -43,7 +45,6 @@ an error if anything did not hold.`,
 type demo struct {
 	out   *progress
 	fleet *fleet
-	limit time.Duration
 	cut   *nodeProcess // alone on its side of the netsplit
 	rows  [][2]string
 }
@@ -57,7 +58,7 @@ func (d *demo) run(ctx context.Context) error {
 		{"netsplit", d.netsplit}, {"heal", d.healNetsplit},
 	}
 	for _, step := range steps {
-		stepCtx, cancel := context.WithTimeoutCause(ctx, d.limit, fmt.Errorf("it took more than %v", d.limit))
+		stepCtx, cancel := context.WithTimeoutCause(ctx, demoLimit, fmt.Errorf("it took more than %v", demoLimit))
 		err := step.play(stepCtx)
 		cancel()
 		if err != nil {
@@ -93,7 +94,8 @@ func (d *demo) handOver(ctx context.Context) error {
 	}
 	err := d.fleet.until(ctx, "another node to run the child", func() bool {
 		_, stopped := old.stopped[demoID]
-		return stopped && d.fleet.one(demoID) != nil
+		next := d.fleet.one(demoID)
+		return stopped && next != nil && next != old
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,147 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// That nobody survives shows in the standard error of the processes, which all
+// of them share: exits waits until the last one has closed it.
+
+func TestInterruptedDemoEndsItsNodes(t *testing.T) {
+	t.Parallel()
+	demo := prepare(t, roleHighlander, "demo")
+	demo.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	demo.start()
+	demo.stdout.next("Stopping")
+	must(t, syscall.Kill(-demo.cmd.Process.Pid, syscall.SIGINT)) // Ctrl-C reaches the nodes, too
+	demo.exits(128 + 2)
+	if got := demo.stderr.all(); got != "highlander: stopped by a signal: interrupt\n" {
+		t.Errorf("it says %q", got)
+	}
+}
+
+func TestKilledDemoAndBenchLeaveNoNodes(t *testing.T) {
+	t.Parallel()
+	demo := start(t, "demo")
+	demo.stdout.next("Cutting")
+	demo.signal(os.Kill)
+	demo.exits(-1)
+
+	bench := start(t, "bench", "--only", "kill", "--rounds", "1000000")
+	bench.stderr.next("measuring kill")
+	bench.signal(os.Kill)
+	bench.exits(-1)
+}
+
+func TestInterruptedBenchEndsItsNodes(t *testing.T) {
+	t.Parallel()
+	bench := start(t, "bench", "--only", "graceful", "--rounds", "1000000")
+	bench.stderr.next("measuring graceful")
+	bench.signal(syscall.SIGTERM)
+	bench.exits(128 + 15)
+	bench.stderr.next("highlander: stopped by a signal: terminated")
+	if out := bench.stdout.all(); out != "" {
+		t.Errorf("there are results on standard output: %q", out)
+	}
+}
+
+// A node whose parent is gone ends, and stops its child first.
+func TestNodeEndsWithItsInput(t *testing.T) {
+	t.Parallel()
+	node := prepare(t, "", nodeMode)
+	in, err := node.cmd.StdinPipe()
+	must(t, err)
+	node.start()
+	orders := json.NewEncoder(in)
+	must(t, orders.Encode(nodeSetup{Name: "node", Label: label(t)}))
+	must(t, orders.Encode(nodeOrder{Op: opWrap, ID: "hello"}))
+	node.stdout.next(evStarted)
+	must(t, in.Close())
+	node.stdout.next(evStopped, causeShutdown)
+	node.exits(0)
+}
+
+const roleFrozenFleet = "parent of a frozen node"
+
+func init() {
+	roles[roleFrozenFleet] = func() {
+		f := newFleet("", false)
+		node, err := f.start(context.Background())
+		if err == nil {
+			_, err = f.freeze(node)
+		}
+		fmt.Println("frozen:", err)
+		select {}
+	}
+}
+
+func TestFrozenNodeEndsWithItsParent(t *testing.T) {
+	if nodeAttr() == nil {
+		t.Skip("this system does not end a process with its parent")
+	}
+	t.Parallel()
+	parent := prepare(t, roleFrozenFleet)
+	parent.start()
+	parent.stdout.next("frozen: <nil>")
+	parent.signal(os.Kill)
+	parent.exits(-1)
+}
+
+func TestBenchReportsSaneFigures(t *testing.T) {
+	t.Parallel()
+	bench := start(t, "bench", "--rounds", "2", "--only", "graceful,kill", "--json")
+	bench.exits(0)
+	var rep report
+	must(t, json.Unmarshal([]byte(bench.stdout.all()), &rep))
+	if len(rep.Results) != 2 || rep.Results[0].Name != "graceful" || rep.Results[1].Name != "kill" {
+		t.Fatalf("there are results for %v, not for graceful and kill", rep.Results)
+	}
+	for _, r := range rep.Results {
+		if r.Rounds != 2 || r.Min <= 0 || r.Min > r.Median || r.Median > r.P99 || r.P99 > r.Max {
+			t.Errorf("the figures of %s make no sense: %+v", r.Name, r)
+		}
+	}
+	if rep.Machine == "" || rep.Version == "" {
+		t.Errorf("the report lacks the machine or the version: %+v", rep)
+	}
+}
+
+func TestBenchSaysHowItMeasures(t *testing.T) {
+	t.Parallel()
+	bench := start(t, "bench", "--rounds", "1", "--only", "graceful")
+	bench.exits(0)
+	out := bench.stdout.all()
+	for _, want := range []string{howMeasured, "embedded, on loopback", "rounds", "median", "p99", "graceful hand-over, one id: child returned -> running elsewhere"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the report does not say %q", want)
+		}
+	}
+	if got, want := bench.stderr.all(), "measuring graceful (graceful hand-over, one id: child returned -> running elsewhere)\n"; got != want {
+		t.Errorf("on standard error it says %q, not %q", got, want)
+	}
+}
+
+func TestBenchMeasuresTheClusterOfTheUser(t *testing.T) {
+	t.Parallel()
+	urls := clusterURLs(t, 1)
+	node := startNode(t, urls[0], forever)
+	node.stdout.next("hello runs on")
+	bench := start(t, "bench", "--rounds", "1", "--only", "graceful,kill", "--json", "--cluster", urls[0])
+	bench.exits(0)
+	for _, name := range []string{"node-1", "node-2", "node-3"} {
+		if !strings.Contains(node.stderr.all(), "peer="+name) {
+			t.Errorf("%s of bench was not in the cluster", name)
+		}
+	}
+	if n := node.stdout.count("hello runs on"); n != 1 {
+		t.Errorf("bench has moved the command of the user: it started %d times", n)
+	}
+}
