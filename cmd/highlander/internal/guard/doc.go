@@ -8,19 +8,22 @@
 //	highlander --> guard --> keeper --> command --> whatever it forks
 //
 // A parent-death signal reaches a direct child only, so something must live on
-// to kill the grandchildren. Each helper learns of the death of the process
-// before it, and of the one after it, by the end of a pipe:
+// to kill the grandchildren. Each process learns of the death of the others by
+// the end of a pipe, and highlander reports the command gone only when its own
+// pipe says so, or has ended and nobody is left:
 //
-//	killed or gone           who ends the command and all it forked
-//	highlander               the keeper, told by the guard; the guard too
+//	killed                   who ends the command and all it forked
+//	highlander               the keeper; the guard too, should that one be frozen
 //	guard                    the keeper
 //	keeper                   the guard, to which the orphans fall (*)
 //	highlander and guard     the keeper
+//	highlander and keeper    the guard (*)
 //	guard and keeper         highlander, to which the orphans fall (*)
 //	all three at once        the kernel, by the parent-death signal, and only
 //	                         the process that the keeper forked itself (*)
-//	deadline passed          keeper and guard, each with its own timer; a frozen
-//	                         helper cannot delay it, nor a frozen highlander
+//	deadline passed          keeper and guard, each with its own timer: the
+//	                         freeze of one of them, or of highlander, or of
+//	                         highlander and one of them, delays nothing
 //
 // (*) Linux. Other Unix systems have neither parent-death signals nor
 // subreapers: there the guard and highlander kill the process group they were

@@ -44,10 +44,3 @@ type Exit struct {
 	// Signal is what killed it; zero if it exited by itself.
 	Signal syscall.Signal
 }
-
-func exitOf(code int, signal syscall.Signal) Exit {
-	if signal != 0 {
-		code = 128 + int(signal)
-	}
-	return Exit{Code: code, Signal: signal}
-}

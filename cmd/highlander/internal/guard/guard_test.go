@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -241,7 +242,10 @@ func TestCommandOutlivesDeadlineThatWasMoved(t *testing.T) {
 
 func TestNothingStartsAfterTheDeadline(t *testing.T) {
 	g, hall := startGuard(t), newHall(t)
-	g.SetDeadline(time.Now().Add(-time.Nanosecond))
+	g.SetDeadline(time.Now().Add(-time.Hour))
+	for len(g.overdue.C) == 0 { // nobody takes it for a guard that is frozen
+		runtime.Gosched()
+	}
 	_, err := g.Run(t.Context(), hall.command(t, "join", "hold"))
 	want(t, outcome{err: err}, 0, ErrDeadline)
 
@@ -271,6 +275,57 @@ func TestFrozenGuardCannotKeepACommandFromStopping(t *testing.T) {
 	cancel()
 	want(t, await(t, ended), 0, ErrGuardDied)
 	mustBeGone(t, members)
+}
+
+// No deadline is set here: the keeper itself sees that highlander is gone, and
+// the guard that the keeper does not answer.
+func TestNothingSurvivesHighlanderWithAFrozen(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		victim func(h *highlander) int
+	}{
+		{"guard", func(h *highlander) int { return h.guard }},
+		{"keeper", func(h *highlander) int { return h.keeper }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			hall := newHall(t)
+			h := launch(t, hall.command(t, aTree...), nil)
+			h.ready(t)
+			h.tell(t, "run")
+			members := hall.wait(t, 4)
+			freeze(t, tc.victim(h))
+			strike(t, h.cmd.Process.Pid)
+			waitEnd(t, members)
+			if tc.victim(h) == h.guard { // nobody is left to kill it
+				_ = syscall.Kill(h.guard, syscall.SIGCONT)
+			}
+			h.waitAllGone(t)
+		})
+	}
+}
+
+// A guard that was frozen for long may know a process group that is gone, and
+// whose number is another's now.
+func TestReusedProcessGroupIsNotKilled(t *testing.T) {
+	hall := newHall(t)
+	stranger := exec.Command(executable(t), commandMode, "join", "report-signals", "hold")
+	stranger.Env = append(os.Environ(), "HALL="+hall.path)
+	stranger.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // in another session than a guard's
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stranger.Wait() }()
+	defer func() { _ = stranger.Process.Kill() }()
+	m := hall.wait(t, 1)[0]
+	m.next(t) // listening
+	killGroup(m.pid, session()+1)
+	_ = syscall.Kill(m.pid, syscall.SIGUSR1)
+	if got := m.next(t); got != syscall.SIGUSR1.String() {
+		t.Errorf("the stranger reported %q", got)
+	}
+	killGroup(m.pid, session())
+	m.waitEnd(t)
 }
 
 func TestFrozenKeeperCannotKeepACommandFromStopping(t *testing.T) {
@@ -611,8 +666,9 @@ func TestCommandThatCannotBeStarted(t *testing.T) {
 	want(t, await(t, g.inBackground(t.Context(), Command{Path: path, Args: []string{"true"}})), 0, nil)
 }
 
-// An instant errs to the early side when the clocks disagree.
-func TestInstantIsTheEarlierOfTwoClocks(t *testing.T) {
+// That it errs to the early side when the two clocks in a time disagree is not
+// shown here: package time has no way to make such a time.
+func TestInstantIsOnTheBootClock(t *testing.T) {
 	if instantOf(time.Time{}) != 0 {
 		t.Error("the zero time is not never")
 	}

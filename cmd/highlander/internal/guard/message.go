@@ -84,3 +84,11 @@ func receive(r io.Reader) <-chan message {
 	}()
 	return messages
 }
+
+// exitOf puts what the operating system says into the terms of a shell.
+func exitOf(code int, signal syscall.Signal) Exit {
+	if signal != 0 {
+		code = 128 + int(signal)
+	}
+	return Exit{Code: code, Signal: signal}
+}
