@@ -57,8 +57,6 @@ func (p *progress) say(format string, args ...any) {
 func (p *progress) done() {
 	if p.terminal != nil && p.width > 0 {
 		p.line("")
-		fmt.Fprint(p.w, "\r")
-		p.width = 0
 	}
 }
 
@@ -68,6 +66,6 @@ func (p *progress) line(text string) {
 	if columns, _, err := term.GetSize(int(p.terminal.Fd())); err == nil && columns > 0 && len(text) >= columns {
 		text = text[:columns-1]
 	}
-	fmt.Fprint(p.w, "\r", text, strings.Repeat(" ", max(0, p.width-len(text))))
+	fmt.Fprint(p.w, "\r"+strings.Repeat(" ", p.width)+"\r"+text)
 	p.width = len(text)
 }
