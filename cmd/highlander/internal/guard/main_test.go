@@ -317,6 +317,11 @@ func launch(t testing.TB, c Command, wrap func(*exec.Cmd)) *highlander {
 	t.Cleanup(func() {
 		_ = h.cmd.Process.Kill()
 		_ = h.cmd.Wait()
+		if t.Failed() && h.guard != 0 {
+			for _, p := range h.left() { // frozen, perhaps
+				_ = syscall.Kill(p.pid, syscall.SIGKILL)
+			}
+		}
 	})
 	return h
 }
