@@ -22,6 +22,7 @@ type checks struct {
 	heldAt     map[string]time.Duration // when the id had a holder last in calm, or nobody to be one
 	servedAt   map[string]time.Duration // the same under a lasting fault
 	sides      []int                    // by host, of the split that healed last if all had noticed it
+	apartAt    time.Duration            // when somebody did not see a node that ran
 	faults     int                      // so far, and ends of faults
 	sidesAlone int                      // the value of faults as long as nothing came after that split
 	brokenAt   time.Duration            // of a lasting fault
@@ -42,7 +43,7 @@ type violation struct {
 }
 
 func (c *checks) init() {
-	c.converged, c.silentAt = -1, -5*sec
+	c.converged, c.silentAt, c.apartAt = -1, -5*sec, -5*sec
 	c.heldAt, c.servedAt = map[string]time.Duration{}, map[string]time.Duration{}
 	c.highest = map[string]uint64{}
 }
@@ -92,10 +93,21 @@ func names(ls []*lease) string {
 
 // reliable says whether the most is promised, even in chaos: messages are lost
 // and processes crash, but no link breaks and no failure detector is wrong.
-// Only when so many messages in a row are lost that somebody seems silent, all
-// is open for a while.
+// Only when so many messages in a row are lost that somebody seems silent, or
+// while not all have heard of a node that came, all is open for a while.
 func (w *world) reliable() bool {
-	return slices.Contains([]string{"clean", "calm", "race"}, w.profile.name) && w.now-w.silentAt > 5*sec
+	return slices.Contains([]string{"clean", "calm", "race"}, w.profile.name) && w.now-w.silentAt > 5*sec && w.now-w.apartAt > 3*sec
+}
+
+// noteApart notes that somebody does not see a node that runs.
+func (w *world) noteApart() {
+	for _, n := range w.live() {
+		for _, o := range w.live() {
+			if n != o && !n.view[o.name-1] {
+				w.apartAt = w.now
+			}
+		}
+	}
 }
 
 // noteSilence notes that n thinks that another is silent, though both run.

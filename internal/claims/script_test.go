@@ -139,9 +139,7 @@ func (s *script) do(line string) {
 	case "lose": // lose: everything; lose FROM TO
 		s.deliver(args, false)
 	case "repeat": // repeat FROM TO: what waits is there twice
-		for _, f := range s.waiting(args) {
-			s.flight = append(s.flight, f)
-		}
+		s.flight = append(s.flight, s.waiting(args)...)
 	case "tick": // tick COUNT: that many seconds pass, with all messages
 		for range s.number(args[0]) {
 			s.tick()

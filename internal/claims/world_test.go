@@ -130,9 +130,7 @@ func newWorld(p profile, seed uint64, log *journal) *world {
 	if hosts == 0 {
 		hosts = 2 + w.rng.IntN(6)
 	}
-	for _, id := range []string{"a", "b", "c"}[:1+w.rng.IntN(p.ids)] {
-		w.ids = append(w.ids, id)
-	}
+	w.ids = []string{"a", "b", "c"}[:1+w.rng.IntN(p.ids)]
 	for range hosts {
 		w.hosts = append(w.hosts, host{skew: w.upTo(p.skew), rate: 1 + (w.rng.Float64()-0.5)*p.drift})
 		w.links = append(w.links, slices.Repeat([]bool{true}, hosts))
@@ -416,6 +414,7 @@ func (w *world) boot(host int) {
 		return
 	}
 	w.fault(nil)
+	w.apartAt = w.now
 	n := w.newNode(host)
 	parts := w.parts()
 	var peers []*simNode
@@ -519,6 +518,7 @@ func (w *world) detectFailures() {
 			}
 		}
 	}
+	w.noteApart()
 	w.checkCalm()
 	w.checkTraffic()
 	w.after(50*ms, w.detectFailures)
