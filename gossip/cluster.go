@@ -121,7 +121,6 @@ func (c *Cluster) memberlistConfig() *memberlist.Config {
 	mc.ProbeTimeout = 200 * time.Millisecond
 	mc.SuspicionMult = 3
 	mc.SuspicionMaxTimeoutMult = 2
-	mc.AwarenessMaxMultiplier = 2
 	mc.GossipInterval = 100 * time.Millisecond
 	mc.PushPullInterval = 15 * time.Second
 	mc.EnableCompression = false

@@ -57,7 +57,7 @@ func (n *node) needsStream(msg claims.Message) bool {
 	if msg.Ping == 0 && msg.Pong == 0 {
 		return false
 	}
-	doubt := n.unreached || n.unanswered || msg.Pong != 0 && n.pingedOnStream ||
+	doubt := n.unreached || msg.Ping != 0 && n.unanswered || msg.Pong != 0 && n.pingedOnStream ||
 		slices.ContainsFunc(msg.Updates, func(u claims.Update) bool { return u.WantAck })
 	n.unanswered = n.unanswered || msg.Ping != 0
 	return doubt

@@ -1,0 +1,7 @@
+//go:build race
+
+package gossip_test
+
+// manyNodes share one process and two slow cores: with the race detector, fewer
+// of them are many.
+const manyNodes = 15
