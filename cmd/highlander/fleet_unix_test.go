@@ -53,7 +53,8 @@ func TestInterruptedBenchEndsItsNodes(t *testing.T) {
 	}
 }
 
-// A node whose parent is gone ends, and stops its child first.
+// A node whose parent is gone ends, and stops its child first. Signals that
+// reach all processes in a terminal are the parent's affair.
 func TestNodeEndsWithItsInput(t *testing.T) {
 	t.Parallel()
 	node := prepare(t, "", nodeMode)
@@ -64,6 +65,8 @@ func TestNodeEndsWithItsInput(t *testing.T) {
 	must(t, orders.Encode(nodeSetup{Name: "node", Label: label(t)}))
 	must(t, orders.Encode(nodeOrder{Op: opWrap, ID: "hello"}))
 	node.stdout.next(evStarted)
+	node.signal(os.Interrupt)
+	node.signal(syscall.SIGTERM)
 	must(t, in.Close())
 	node.stdout.next(evStopped, causeShutdown)
 	node.exits(0)
