@@ -324,14 +324,16 @@ func (l *life) release() error {
 // child has returned by then, as it runs on this goroutine. Otherwise bail
 // finds nothing to do.
 func (l *life) bail() {
+	defer func() {
+		if l.child != nil {
+			l.child.stop(ErrShutdown)
+		}
+		if l.held != nil {
+			_ = l.release() // the panic is on its way to whoever can act
+		}
+	}()
 	if l.watch != nil {
-		l.watch.end()
-	}
-	if l.child != nil {
-		l.child.stop(ErrShutdown)
-	}
-	if l.held != nil {
-		_ = l.release() // the panic is on its way to whoever can act
+		l.watch.end() // which may panic, too
 	}
 }
 

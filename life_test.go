@@ -637,11 +637,24 @@ func TestOrderHoldsWhenTheGoroutineOfServeIsEnded(t *testing.T) {
 		name  string
 		child func(*timeline) highlander.Service
 		at    highlander.EventKind // the event at which the observer ends it; zero: none
+		lose  bool                 // the lease is lost, otherwise ctx ends
 		want  string
 	}{
-		{"by the observer before the child runs", func(tl *timeline) highlander.Service { return untilTold(tl, time.Second) }, highlander.EventStarted, `
+		{"by the observer before the child runs", func(tl *timeline) highlander.Service { return untilTold(tl, time.Second) }, highlander.EventStarted, false, `
 			0s release called`},
-		{"by the child", untilTimeout, 0, `
+		{"by the child", untilTimeout, 0, false, `
+			1s child ends
+			1s release called`},
+		{"by the observer while the child stops", func(tl *timeline) highlander.Service { return untilTold(tl, time.Second) }, highlander.EventStopping, false, `
+			1s child returns
+			1s release called`},
+		{"by the observer when the child has stopped", func(tl *timeline) highlander.Service { return untilTold(tl, time.Second) }, highlander.EventStopped, false, `
+			1s child returns
+			1s release called`},
+		{"by the observer of a loss", func(tl *timeline) highlander.Service { return untilTold(tl, time.Second) }, highlander.EventLost, true, `
+			1s child returns
+			1s release called`},
+		{"by the observer and by the child", untilTimeout, highlander.EventStopping, false, `
 			1s child ends
 			1s release called`},
 	} {
@@ -653,7 +666,12 @@ func TestOrderHoldsWhenTheGoroutineOfServeIsEnded(t *testing.T) {
 						runtime.Goexit()
 					}
 				}))
-				r.cluster.grant(t)
+				lease := r.cluster.grant(t)
+				if test.lose {
+					lease.lose(highlander.ErrConflict, 0)
+				} else {
+					r.end()
+				}
 				time.Sleep(time.Second)
 				tl.mustBe(t, test.want)
 				if state := r.Status().State; state != highlander.Idle {
@@ -662,37 +680,4 @@ func TestOrderHoldsWhenTheGoroutineOfServeIsEnded(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestNothingIsAcquiredWithAContextThatHasEnded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := rigUp(newTimeline(), highlander.ChildSpec{Service: untilTold(nil, 0)})
-		ctx, cancel := context.WithTimeout(t.Context(), -time.Second)
-		defer cancel()
-		mustMatch(t, r.Serve(ctx), context.DeadlineExceeded)
-		if len(r.cluster.acquired) != 0 {
-			t.Error("Acquire was called")
-		}
-		r.tl.mustBe(t, ``)
-	})
-}
-
-func TestAcquireIsToldWhatTheEngineNeeds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tl := newTimeline()
-		r := serve(t, tl, highlander.ChildSpec{Service: untilTold(tl, 0), Meta: "10.0.0.1:80", Shutdown: 7 * time.Second})
-		want := highlander.AcquireOptions{Meta: "10.0.0.1:80", StopWithin: 7 * time.Second}
-		if len(r.cluster.acquired) != 1 || r.cluster.acquired[0] != want {
-			t.Errorf("Acquire got %+v, want once %+v", r.cluster.acquired, want)
-		}
-	})
-}
-
-func TestWaitingEndsWithTheContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := serve(t, newTimeline(), highlander.ChildSpec{Service: untilTold(nil, 0)})
-		r.end()
-		mustMatch(t, r.returned(t), context.Canceled)
-		r.tl.mustBe(t, `0s waiting`)
-	})
 }

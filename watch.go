@@ -2,6 +2,7 @@ package highlander
 
 import (
 	"context"
+	"runtime"
 	"sync"
 )
 
@@ -26,8 +27,9 @@ const (
 	watchOff                // the child returned first
 )
 
-// result is the next step after the child has returned, or a panic to go on
-// with.
+// result is how a watch that has taken over leaves off: with the next step after
+// the child has returned, with a panic to go on with, or with neither if its
+// goroutine was ended, as by t.FailNow in an observer.
 type result struct {
 	next     step
 	panicked any
@@ -85,15 +87,16 @@ func (w *watch) lead() {
 		r.panicked = recover()
 		w.next <- r
 	}()
-	r.next = w.life.turning()
+	next := w.life.turning()
 	for w.life.child != nil {
-		r.next = r.next()
+		next = next()
 	}
+	r.next = next
 }
 
 // end stops watching. It is called by the goroutine of Serve after the child
 // has returned. If the watch has taken over, it returns the step that comes
-// next, else nil.
+// next, else nil. What ended the goroutine of the watch ends that of Serve.
 func (w *watch) end() step {
 	w.mu.Lock()
 	leading := w.state == watchLeading
@@ -107,8 +110,11 @@ func (w *watch) end() step {
 	}
 	w.forgetCtx()
 	w.forgetLease()
-	if r.panicked != nil {
+	switch {
+	case r.panicked != nil:
 		panic(r.panicked)
+	case leading && r.next == nil:
+		runtime.Goexit()
 	}
 	return r.next
 }

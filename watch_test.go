@@ -3,7 +3,10 @@ package highlander
 import (
 	"context"
 	"log/slog"
+	"runtime"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -72,6 +75,24 @@ func TestPanicOfTheWatchReachesServe(t *testing.T) {
 	}))
 	w.end()
 	t.Error("there was no panic")
+}
+
+// The observer ends the goroutine of the watch, as t.FailNow does, when no child
+// is left to be stopped: that of Serve ends with it, and takes no further step.
+func TestEndOfTheWatchEndsServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := lifeWithLostLease(Temporary, func(context.Context) error { return nil })
+		l.options.observer = func(Event) { runtime.Goexit() }
+		l.child.serve(l.spec.Service)
+		w := watchOver(l)
+		synctest.Wait()
+		var serve sync.WaitGroup
+		serve.Go(func() {
+			next := w.end()
+			t.Errorf("the goroutine of Serve goes on, with a next step: %v", next != nil)
+		})
+		serve.Wait()
+	})
 }
 
 type panickingHandler struct{ slog.Handler }
