@@ -16,7 +16,7 @@ type Config struct {
 const (
 	silentAfter = 4    // pings in a row without an answer (rule 13)
 	idleTicks   = 60   // an id nobody claims is forgotten after so many
-	goneTicks   = 3600 // the States of a departed node are kept so long
+	goneTicks   = 120  // the States of a departed node are kept so long
 	busyAcks    = 100  // acknowledgements between two ticks from which on a peer is busy
 	maxStrays   = 1024 // nodes never seen in view whose States are kept
 )
@@ -435,8 +435,8 @@ func (m *Machine) Outbox(nodes []Node) []Node {
 }
 
 // Message returns what there is to tell n, at most limit States of it; n is one
-// of those that Outbox returned since the last input. What is not fetched is not queued: it is made when it is asked for, and is then
-// the newest.
+// of those that Outbox returned since the last input. What is not fetched is
+// not queued: it is made when it is asked for, and is then the newest.
 func (m *Machine) Message(now time.Time, n Node, limit int) Message {
 	p := m.byNode[n]
 	msg := Message{From: m.cfg.Self, To: n, HLC: m.clock.next(now), Since: p.since, Pong: p.pongDue}

@@ -114,6 +114,23 @@ func TestStrayNodesAreBounded(t *testing.T) {
 	}
 }
 
+// A process that crashes and starts anew again and again is another node each
+// time, with claims for all its ids.
+func TestNodesThatComeAndGoAreBounded(t *testing.T) {
+	m := New(Config{Self: 1})
+	for i := range 1000 {
+		msg := stateOf2(func(_ *Message, u *Update) { u.Claims = []ClaimState{{Seq: 1, Stamp: 5}} })
+		msg.From = Node(i + 2)
+		m.NodeUp(at(i), msg.From, true)
+		m.Receive(at(i), msg)
+		m.NodeDown(at(i), msg.From)
+		m.Tick(at(i))
+	}
+	if links := len(m.ids["a"].links); len(m.peers) > 150 || links > 150 {
+		t.Errorf("%d nodes and %d of their States are kept, though they come and go once a second", len(m.peers), links)
+	}
+}
+
 // Claims made at the same instant by nodes whose clocks agree are ordered by
 // node, so that all voters see the same order.
 func TestClaimsOfOneInstantAreOrderedByNode(t *testing.T) {
