@@ -271,6 +271,9 @@ func (b *bench) healed(ctx context.Context, rounds int) ([]result, error) {
 		if err := f.until(ctx, "a holder on each side", func() bool { return len(f.holders(benchID)) == 2 }); err != nil {
 			return 0, err
 		}
+		if err := f.apart(ctx, holder); err != nil {
+			return 0, err
+		}
 		delete(holder.stopped, benchID)
 		at := monotonicNow()
 		if err := f.heal(); err != nil {
@@ -456,8 +459,8 @@ they wrap with the library. All clocks are one, the monotonic clock of the
 machine. A child notes the time as the first thing when it is called and, when
 it was told to stop, just before it returns; a kill, a SIGSTOP and the healing of
 a network count from before they are sent. Other nodes have queued up before. The
-network is healed as soon as both sides run. Of fewer than 100 rounds the p99 is
-the slowest or close to it.`
+network is healed when both sides run and have given each other up. Of fewer than
+100 rounds the p99 is the slowest or close to it.`
 
 type report struct {
 	Machine string   `json:"machine"`

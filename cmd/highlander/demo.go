@@ -158,7 +158,7 @@ func (d *demo) netsplit(ctx context.Context) error {
 	d.cut = holder
 	d.note("netsplit -> the other side runs the child, too", other.running[demoID]-at)
 	d.say("Neither side can know of the other: %s and %s both run the child.", holder.name, other.name)
-	return nil
+	return d.fleet.apart(ctx, holder)
 }
 
 func (d *demo) healNetsplit(ctx context.Context) error {

@@ -247,6 +247,14 @@ func (f *fleet) split(n *nodeProcess) error {
 	return f.order(nodeOrder{Op: opCut, Addrs: addrs}, n)
 }
 
+// apart waits until n and the others have given each other up.
+func (f *fleet) apart(ctx context.Context, n *nodeProcess) error {
+	return f.until(ctx, "both sides to give each other up", func() bool {
+		others := f.others(n)
+		return n.members == 1 && !slices.ContainsFunc(others, func(o *nodeProcess) bool { return o.members != len(others) })
+	})
+}
+
 func (f *fleet) heal() error { return f.order(nodeOrder{Op: opCut}, f.live()...) }
 
 // close ends all nodes.

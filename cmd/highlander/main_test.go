@@ -5,13 +5,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +43,10 @@ func TestMain(m *testing.M) {
 		role()
 	}
 	os.Unsetenv(clusterEnv)
+	flag.Parse()
+	if given := flag.Lookup("test.parallel"); given.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		flag.Set("test.parallel", "4") // they wait for processes most of the time
+	}
 	os.Exit(m.Run())
 }
 
@@ -59,7 +66,8 @@ type process struct {
 func prepare(t *testing.T, role string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(os.Args[0], args...), ended: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), roleEnv+"="+role)
+	// The race detector makes a program that exits with 0 wait for a second.
+	p.cmd.Env = append(os.Environ(), roleEnv+"="+role, "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	p.stdout, p.stderr = newOutput(t, "stdout"), newOutput(t, "stderr")
 	return p
 }

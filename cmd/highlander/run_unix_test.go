@@ -69,15 +69,6 @@ func (p *pulse) stops() {
 	}
 }
 
-func (p *pulse) alive() bool {
-	select {
-	case <-p.ended:
-		return false
-	default:
-		return true
-	}
-}
-
 // startNode starts highlander run for an id with a script as the command.
 func startNode(t *testing.T, url, script string, flags ...string) *process {
 	t.Helper()
