@@ -82,6 +82,11 @@ var mutations = []mutation{
 		tests: "TestScripts/18", kinds: "script",
 	},
 	{
+		rule:  "4 the State of a departed node is forgotten in time",
+		edits: []edit{{"machine.go", "goneTicks   = 120 ", "goneTicks   = 3600 "}},
+		tests: "TestNodesThatComeAndGo", kinds: "are kept",
+	},
+	{
 		rule:    "5 the clock is merged on every receipt",
 		edits:   []edit{{"machine.go", "m.clock.merge(msg.HLC)", ""}},
 		profile: "race", seeds: 100, kinds: "order",
