@@ -151,8 +151,11 @@ func (a *agent) tick(now time.Time) {
 	a.machine.Tick(now)
 	for _, n := range a.nodes {
 		n.failed = false
-		if n.phase == nodeDeparted {
+		switch n.phase {
+		case nodeDeparted:
 			a.question(n)
+		case nodeDoubted:
+			a.tickDoubt(now, n)
 		}
 	}
 }

@@ -109,8 +109,9 @@ func open(cfg Config) (*Cluster, error) {
 }
 
 // memberlistConfig is tuned so that a frozen or cut-off node is given up within
-// 3 s in a small cluster: a probe round (2 x ProbeInterval), and a suspicion
-// of SuspicionMult x ProbeInterval.
+// 3 s in a small cluster: a probe round (2 x ProbeInterval), a suspicion of
+// SuspicionMult x ProbeInterval, and the doubtTimeout of the view. That can be
+// short, as a node in doubt has another chance to answer.
 func (c *Cluster) memberlistConfig() *memberlist.Config {
 	mc := memberlist.DefaultLANConfig()
 	mc.Name = c.name
@@ -119,8 +120,8 @@ func (c *Cluster) memberlistConfig() *memberlist.Config {
 	mc.TCPTimeout = 2 * time.Second
 	mc.ProbeInterval = 400 * time.Millisecond
 	mc.ProbeTimeout = 200 * time.Millisecond
-	mc.SuspicionMult = 3
-	mc.SuspicionMaxTimeoutMult = 2
+	mc.SuspicionMult = 2
+	mc.AwarenessMaxMultiplier = 8 // less, and an overloaded node goes on accusing live ones
 	mc.GossipInterval = 100 * time.Millisecond
 	mc.PushPullInterval = 15 * time.Second
 	mc.EnableCompression = false

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +32,10 @@ func TestMain(m *testing.M) {
 		childMain()
 	}
 	slog.SetDefault(slog.New(slog.DiscardHandler))
+	flag.Parse()
+	if flag.Lookup("test.parallel").Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
+		flag.Set("test.parallel", "6") // most of the time, these tests wait
+	}
 	code := m.Run()
 	if code == 0 && !leavesNothing() {
 		code = 1

@@ -373,9 +373,42 @@ func TestNodesWithBadAddressesAreRefused(t *testing.T) {
 	w.unharmed(nodes, l)
 }
 
+// Trap 32: one sick node says of a healthy one that it is dead, and all others
+// believe it. The healthy one is asked before anything is done about it.
+func TestDeadOnHearsayChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	nodes := w.cluster(3)
+	s := newStage(t, "id")
+	for _, c := range nodes {
+		s.wrap(c)
+	}
+	holder, others := pick(nodes, s.oneRuns())
+	for incarnation := byte(10); incarnation < 60; incarnation += 10 { // it contradicts each time
+		for _, c := range others {
+			sendPacket(t, c, label+"\x05"+deadMessage(holder.Node(), incarnation))
+		}
+		passRound(t, others)
+	}
+	w.see(3, nodes...)
+	s.runsOn(holder)
+	s.never(1)
+	if given := w.logged("given up"); len(given) > 0 {
+		t.Errorf("a node was given up: %s", given)
+	}
+}
+
+func text(s string) string {
+	return "\xda" + string(binary.BigEndian.AppendUint16(nil, uint16(len(s)))) + s
+}
+
+// deadMessage is memberlist's message about a dead node, in msgpack.
+func deadMessage(name string, incarnation byte) string {
+	return "\x83" + text("Incarnation") + string([]byte{incarnation}) + text("Node") + text(name) + text("From") + text("sick")
+}
+
 // aliveMessage is memberlist's message about a live node, in msgpack.
 func aliveMessage(name, ip string, port uint16) string {
-	text := func(s string) string { return "\xda" + string(binary.BigEndian.AppendUint16(nil, uint16(len(s)))) + s }
 	return "\x86" +
 		text("Incarnation") + "\x01" + text("Node") + text(name) + text("Addr") + text(ip) +
 		text("Port") + "\xcd" + string(binary.BigEndian.AppendUint16(nil, port)) +

@@ -129,19 +129,34 @@ func (w *tripwire) confirm(ctx context.Context, a memberlist.Address, err error)
 	return err
 }
 
+// answers says whether a node confirms its name within timeout.
+func (w *tripwire) answers(name, addr string, timeout time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := w.askWithin(ctx, memberlist.Address{Name: name, Addr: addr}, timeout)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
 func isProof(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, errNotThere)
 }
 
 // ask opens a stream to a and has it confirm its name.
 func (w *tripwire) ask(ctx context.Context, a memberlist.Address) (net.Conn, error) {
-	conn, err := w.dial(a, tripwireTimeout)
+	return w.askWithin(ctx, a, tripwireTimeout)
+}
+
+func (w *tripwire) askWithin(ctx context.Context, a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	conn, err := w.dial(a, timeout)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", a.Addr, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	conn.SetDeadline(time.Now().Add(tripwireTimeout))
+	conn.SetDeadline(time.Now().Add(timeout))
 	answer := [1]byte{}
 	if _, err = conn.Write(question(w.label, a.Name)); err == nil {
 		_, err = io.ReadFull(conn, answer[:])

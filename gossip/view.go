@@ -18,6 +18,8 @@ type node struct {
 	observer bool
 	phase    nodePhase
 	asked    uint64 // nodeDeparted: number of the first question since
+	doubts   uint64 // nodeDoubted: number of the doubt
+	doubted  int    // nodeDoubted: ticks
 
 	// Of the sender; out and list are all that its goroutine uses.
 	out            chan outgoing
@@ -30,18 +32,33 @@ type node struct {
 	packets        packetRecord
 }
 
-// nodePhase is what a node is between joining memberlist's view and leaving it.
+// nodePhase is how this node takes another one. memberlist has all of them on
+// its list, but for those in doubt.
 type nodePhase int
 
 const (
 	nodeInView   nodePhase = iota
-	nodeDeparted           // somebody says that its process is gone; it is asked
-	nodeLeaving            // it has said goodbye
+	nodeDoubted            // in view, but memberlist has given it up, or has heard that somebody did; it is asked
+	nodeDeparted           // out of view, as somebody says that its process is gone; it is asked
+	nodeLeaving            // out of view, as it has said goodbye
 )
+
+const (
+	doubtTimeout  = 300 * time.Millisecond // for a node in doubt to answer
+	maxDoubtTicks = 3                      // for memberlist to take one back that has answered
+)
+
+func (n *node) inView() bool { return n.phase == nodeInView || n.phase == nodeDoubted }
 
 func (a *agent) nodeJoined(now time.Time, list memberlist.Node) {
 	_, incarnation, err := splitName(list.Name)
-	if err != nil || a.nodes[claims.Node(incarnation)] != nil {
+	if err != nil {
+		return
+	}
+	if n := a.nodes[claims.Node(incarnation)]; n != nil {
+		if n.name == list.Name && n.phase == nodeDoubted {
+			n.phase = nodeInView
+		}
 		return
 	}
 	n := &node{
@@ -56,20 +73,57 @@ func (a *agent) nodeJoined(now time.Time, list memberlist.Node) {
 	a.viewChanged()
 }
 
-// nodeLeft: memberlist has given a node up, or has heard that it left.
+// nodeLeft: memberlist has a node no longer on its list. Of those in view it may
+// have been misled: one sick node, or a word that a netsplit has held up, takes
+// healthy ones from the lists of all. So the node has a last chance to answer.
 func (a *agent) nodeLeft(now time.Time, name string) {
 	n := a.find(name)
 	if n == nil {
 		return
 	}
+	if n.phase != nodeInView {
+		a.remove(now, n)
+		return
+	}
+	n.phase = nodeDoubted
+	n.doubted = 0
+	n.doubts++
+	doubt := n.doubts
+	a.senders.Go(func() {
+		alive := a.c.traps.answers(n.name, n.addr, doubtTimeout)
+		a.do(func(now time.Time) { a.doubtAnswered(now, n, doubt, alive) })
+		if alive {
+			a.c.list.Join([]string{n.addr}) // so that it contradicts
+		}
+	})
+}
+
+func (a *agent) doubtAnswered(now time.Time, n *node, doubt uint64, alive bool) {
+	if a.nodes[n.id] == n && n.phase == nodeDoubted && n.doubts == doubt && !alive {
+		a.giveUp(now, n)
+	}
+}
+
+// tickDoubt gives a node up that memberlist does not take back.
+func (a *agent) tickDoubt(now time.Time, n *node) {
+	if n.doubted++; n.doubted > maxDoubtTicks {
+		a.giveUp(now, n)
+	}
+}
+
+func (a *agent) giveUp(now time.Time, n *node) {
+	a.log.Warn("node does not answer and was given up", "peer", n.name)
+	a.remove(now, n)
+}
+
+// remove forgets a node that is not on memberlist's list. Where it was is looked
+// at for a long time, unless it went by itself.
+func (a *agent) remove(now time.Time, n *node) {
 	delete(a.nodes, n.id)
 	close(n.out)
 	a.machine.NodeDown(now, n.id)
 	if n.phase != nodeLeaving {
 		a.c.joiner.remember(n.addr)
-	}
-	if n.phase == nodeInView {
-		a.log.Warn("node does not answer and was given up", "peer", n.name)
 	}
 	a.viewChanged()
 }
@@ -80,7 +134,12 @@ func (a *agent) saidGoodbye(now time.Time, n *node) {
 		return
 	}
 	a.log.Info("node left", "peer", n.name)
+	inDoubt := n.phase == nodeDoubted
 	n.phase = nodeLeaving
+	if inDoubt {
+		a.remove(now, n)
+		return
+	}
 	a.machine.NodeDown(now, n.id)
 	a.viewChanged()
 }
@@ -90,7 +149,7 @@ func (a *agent) saidGoodbye(now time.Time, n *node) {
 func (a *agent) processGone(name string, proof error) {
 	a.do(func(now time.Time) {
 		n := a.find(name)
-		if n == nil || n.phase != nodeInView {
+		if n == nil || !n.inView() {
 			return
 		}
 		a.log.Info("the process of a node is gone", "peer", name, "proof", proof)
@@ -107,7 +166,11 @@ func (a *agent) processGone(name string, proof error) {
 // mislead, as when a firewall refuses connections: so the node is asked, now
 // and until memberlist gives it up, and a word from itself takes it back.
 func (a *agent) depart(now time.Time, n *node) {
-	if n == nil || n.phase != nodeInView {
+	if n == nil || !n.inView() {
+		return
+	}
+	if n.phase == nodeDoubted {
+		a.remove(now, n)
 		return
 	}
 	n.phase = nodeDeparted
@@ -143,7 +206,7 @@ func (a *agent) viewChanged() {
 	var names []string
 	var gone []claims.Node
 	for _, n := range a.nodes {
-		if n.phase == nodeInView {
+		if n.inView() {
 			members = append(members, Member{Name: n.name, Addr: n.addr, Observer: n.observer})
 			names = append(names, n.name)
 		} else {
