@@ -77,6 +77,8 @@ type fakeCluster struct {
 	lookup   func(ctx context.Context) (highlander.Holder, error) // what Lookup does; may be nil
 	acquired []highlander.AcquireOptions
 	token    uint64
+
+	afterFunc bool // leases have the method AfterFunc
 }
 
 func newFakeCluster(tl *timeline) *fakeCluster {
@@ -94,6 +96,9 @@ func (c *fakeCluster) Acquire(ctx context.Context, id string, opts highlander.Ac
 	case lease := <-c.grants:
 		if c.onGrant != nil {
 			c.onGrant(lease)
+		}
+		if c.afterFunc {
+			return leaseWithAfterFunc{lease}, nil
 		}
 		return lease, nil
 	case <-ctx.Done():
@@ -132,7 +137,8 @@ func (c *fakeCluster) grant(t *testing.T) *fakeLease {
 
 // tryGrant gives the lease to the Acquire that waits; nil if none does.
 func (c *fakeCluster) tryGrant() *fakeLease {
-	lease := &fakeLease{cluster: c, token: c.token + 1, done: make(chan struct{})}
+	lease := &fakeLease{cluster: c, token: c.token + 1}
+	lease.life, lease.end = context.WithCancel(context.Background())
 	select {
 	case c.grants <- lease:
 		c.token++
@@ -144,7 +150,8 @@ func (c *fakeCluster) tryGrant() *fakeLease {
 
 type fakeLease struct {
 	cluster *fakeCluster
-	done    chan struct{}
+	life    context.Context // ends with the lease
+	end     context.CancelFunc
 
 	mu      sync.Mutex
 	token   uint64
@@ -163,7 +170,7 @@ func (l *fakeLease) lose(err error, expiresIn time.Duration) {
 	if expiresIn != 0 {
 		l.expires = time.Now().Add(expiresIn)
 	}
-	close(l.done)
+	l.end()
 }
 
 func (l *fakeLease) setToken(token uint64) {
@@ -178,7 +185,7 @@ func (l *fakeLease) Token() uint64 {
 	return l.token
 }
 
-func (l *fakeLease) Done() <-chan struct{} { return l.done }
+func (l *fakeLease) Done() <-chan struct{} { return l.life.Done() }
 
 func (l *fakeLease) Err() error {
 	l.mu.Lock()
@@ -199,6 +206,14 @@ func (l *fakeLease) Release(ctx context.Context) error {
 		return l.cluster.release(ctx)
 	}
 	return nil
+}
+
+// leaseWithAfterFunc is a lease of an engine that spares the Singleton a
+// goroutine.
+type leaseWithAfterFunc struct{ *fakeLease }
+
+func (l leaseWithAfterFunc) AfterFunc(f func()) (stop func() bool) {
+	return context.AfterFunc(l.life, f)
 }
 
 // rig is one Singleton that is served on a fakeCluster.

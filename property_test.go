@@ -27,9 +27,11 @@ func TestAnySequence(t *testing.T) {
 			MaxRestarts: rapid.SampledFrom([]int{-1, 1, 2}).Draw(rt, "max restarts"),
 		}
 		releaseWhenDone := rapid.Bool().Draw(rt, "release when done")
+		afterFunc := rapid.Bool().Draw(rt, "leases have AfterFunc")
 		moves := rapid.SliceOfN(anyMove, 10, 60).Draw(rt, "moves")
 		synctest.Test(t, func(*testing.T) {
 			w := newWorld(spec, releaseWhenDone)
+			w.cluster.afterFunc = afterFunc
 			w.serve()
 			for _, m := range moves {
 				w.play(m)
