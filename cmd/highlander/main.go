@@ -48,7 +48,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 		code, err = exit.code, exit.err
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "highlander:", oneLine(err.Error()))
+		fmt.Fprintln(stderr, "highlander:", oneLine(strings.TrimPrefix(err.Error(), "highlander: ")))
 	}
 	return code
 }

@@ -40,12 +40,16 @@ func newRunCommand() *cobra.Command {
 		Use:   "run --id ID [flags] -- COMMAND [ARG...]",
 		Short: "Run a command on one node of the cluster",
 		Long: `Run waits until this node holds the id and then runs the command. The command is
-executed directly, with no shell in between, in a process group of its own. It
-finds HIGHLANDER_ID, HIGHLANDER_NODE and HIGHLANDER_TOKEN in its environment.
+executed directly, with no shell in between, in a process group of its own, and
+has highlander's standard output and error, and its standard input unless that is
+a terminal. It finds HIGHLANDER_ID, HIGHLANDER_NODE and HIGHLANDER_TOKEN in its
+environment.
 
-SIGINT or SIGTERM stops the command, releases the id and exits with the
-command's code; a second one kills it. Every other signal is passed on. When
-highlander ends, however that comes about, nothing of the command survives.`,
+SIGINT, SIGTERM or the end of its terminal stop the command, release the id and
+exit with the command's code; a second SIGINT or SIGTERM kills the command. Every
+other signal is passed on. When highlander ends, however that comes about,
+nothing of the command survives. One that is stopped (Ctrl-Z) or frozen loses its
+command within ` + frozenAfter.String() + `, and another node takes over.`,
 		Example: `  highlander run --id hello -- sh -c 'while :; do date; sleep 1; done'
   highlander run --id mailer --cluster 'gossip://10.0.0.5:7946?join=mail.internal&key-file=/etc/highlander.key' -- /usr/bin/mailer
   highlander run --id nightly --restart no --when-done hold -- ./nightly-job`,
@@ -180,16 +184,10 @@ func (j *job) verdict(err error) error {
 	switch {
 	case errors.As(err, &command):
 		return &exitError{code: command.Code, err: command}
-	case errors.Is(err, highlander.ErrTooManyRestarts) || err == nil || errors.Is(err, context.Canceled):
-		if j.exit.Code != 0 {
-			return &exitError{code: j.exit.Code}
-		}
-		if errors.Is(err, highlander.ErrTooManyRestarts) {
-			return err
-		}
-		return nil
 	case j.exit.Code != 0:
 		return &exitError{code: j.exit.Code}
+	case errors.Is(err, context.Canceled): // by a signal
+		return nil
 	}
 	return err
 }
@@ -315,7 +313,7 @@ func (j *job) tellHolder(ctx context.Context, cluster highlander.Cluster, s *hig
 		status := s.Status()
 		h := status.Holder
 		if h.Node != last.Node && h.Node != "" && h.Node != cluster.Node() {
-			j.log.Info("another node runs it", "id", j.spec.ID, "holder", h.Node, "token", h.Token, "since", h.Since.Format(time.RFC3339))
+			j.log.Info("another node holds the id", "id", j.spec.ID, "holder", h.Node, "token", h.Token, "since", h.Since.Format(time.RFC3339))
 		}
 		last = h
 	}

@@ -96,14 +96,14 @@ func TestThreeTerminalsWithNoConfiguration(t *testing.T) {
 	first := startNode(t, url, forever)
 	node := nodeIn(first.stdout.next("hello runs on"))
 	second := startNode(t, url, forever)
-	second.stderr.next("another node runs it", "holder="+node)
+	second.stderr.next("another node holds the id", "holder="+node)
 	third := startNode(t, url, forever)
-	third.stderr.next("another node runs it", "holder="+node)
+	third.stderr.next("another node holds the id", "holder="+node)
 
 	first.signal(os.Interrupt) // Ctrl-C
 	first.exits(7)
 	node = nodeIn(second.stdout.next("hello runs on")) // first come, first served
-	third.stderr.next("another node runs it", "holder="+node)
+	third.stderr.next("another node holds the id", "holder="+node)
 
 	second.signal(os.Kill)
 	third.stdout.next("hello runs on")
@@ -123,7 +123,7 @@ func TestKilledHighlanderLeavesNothingAndAnotherGoesOn(t *testing.T) {
 	pulse.next("up")
 	node := nodeIn(first.stdout.next("hello runs on"))
 	second := startNode(t, urls[1], forever)
-	second.stderr.next("another node runs it", "holder="+node)
+	second.stderr.next("another node holds the id", "holder="+node)
 
 	first.signal(os.Kill)
 	pulse.stops()
@@ -142,7 +142,7 @@ func TestStoppedHighlanderLosesItsCommandAndRunsNoSecondOne(t *testing.T) {
 	pulse.next("up")
 	node := nodeIn(first.stdout.next("hello runs on"))
 	second := startNode(t, urls[1], forever, "--events", events+"2")
-	second.stderr.next("another node runs it", "holder="+node)
+	second.stderr.next("another node holds the id", "holder="+node)
 
 	first.signal(syscall.SIGSTOP)
 	pulse.stops() // while highlander cannot do anything about it
@@ -151,7 +151,7 @@ func TestStoppedHighlanderLosesItsCommandAndRunsNoSecondOne(t *testing.T) {
 	first.signal(syscall.SIGCONT)
 	first.stderr.next("was not running for a while")
 	first.stderr.next("lease lost")
-	first.stderr.next("another node runs it", "holder="+node)
+	first.stderr.next("another node holds the id", "holder="+node)
 
 	// It waits in line, and runs the command again when it is its turn.
 	second.signal(syscall.SIGTERM)
@@ -195,7 +195,7 @@ func TestExitCodes(t *testing.T) {
 		{name: "restarted and then successful", argv: sh("echo ran; test -e " + marker + " || { touch " + marker + "; exit 6; }"), runs: 2},
 		{
 			name: "too many successes", flags: "--restart always --max-restarts 1", argv: sh("echo ran"), code: 1, runs: 2,
-			line: `highlander: highlander: too many restarts of child "hello": more than 1 within 5s; the last failure: the child returned nil, but it is permanent`,
+			line: `highlander: too many restarts of child "hello": more than 1 within 5s; the last failure: the child returned nil, but it is permanent`,
 		},
 		{name: "the command is gone when it is restarted", flags: "--max-restarts 1", argv: []string{self}, code: 127, runs: 1, line: `highlander: command "` + self + `" cannot be started: it, its interpreter or its directory does not exist`},
 	} {
@@ -261,7 +261,7 @@ func TestWaitingNodeStoppedBySIGTERMExitsWith0(t *testing.T) {
 	first := startNode(t, urls[0], forever)
 	first.stdout.next("hello runs on")
 	second := startNode(t, urls[1], forever)
-	second.stderr.next("another node runs it")
+	second.stderr.next("another node holds the id")
 	second.signal(syscall.SIGTERM)
 	second.exits(0)
 	if second.stdout.all() != "" {
@@ -287,7 +287,7 @@ func TestWhenDoneExitEachNodeHasItsTurn(t *testing.T) {
 	first := startNode(t, urls[0], script)
 	first.stdout.next("up")
 	second := startNode(t, urls[1], script)
-	second.stderr.next("another node runs it")
+	second.stderr.next("another node holds the id")
 	for _, p := range []*process{first, second} {
 		must(t, os.WriteFile(gate, []byte("go\n"), 0))
 		p.exits(0)
@@ -303,7 +303,7 @@ func TestWhenDoneHoldNoOtherNodeRunsIt(t *testing.T) {
 	first := startNode(t, urls[0], "echo ran; exit 3", "--restart", "no", "--when-done", "hold")
 	first.stderr.next("child is done")
 	second := startNode(t, urls[1], "echo ran; exit 3", "--restart", "no")
-	second.stderr.next("another node runs it")
+	second.stderr.next("another node holds the id")
 	first.signal(syscall.SIGTERM)
 	first.exits(3)
 	if !strings.Contains(first.stderr.all(), "lease released") {

@@ -19,7 +19,7 @@ func TestStatusShowsMembersAndHoldersAndChangesNothing(t *testing.T) {
 	line := strings.Fields(first.stdout.next("hello runs on"))
 	node, token := line[3], line[5]
 	second := startNode(t, urls[1], forever)
-	second.stderr.next("another node runs it", "holder="+node)
+	second.stderr.next("another node holds the id", "holder="+node)
 
 	status := start(t, "status", "--json", "--cluster", urls[1])
 	status.exits(0)
@@ -63,7 +63,7 @@ func TestStatusWatchesInAPipe(t *testing.T) {
 	first := startNode(t, urls[0], forever)
 	first.stdout.next("hello runs on")
 	second := startNode(t, urls[1], forever)
-	second.stderr.next("another node runs it")
+	second.stderr.next("another node holds the id")
 
 	table := start(t, "status", "--watch", "--cluster", urls[1])
 	table.stdout.next("MEMBERS (2)")
