@@ -116,3 +116,14 @@ func (c *Cluster) KnownToMemberlist() int {
 	defer lock.RUnlock()
 	return list.FieldByName("nodeMap").Len()
 }
+
+// HLC returns the clock of c.
+func (c *Cluster) HLC() (hlc claims.HLC) {
+	c.agent.do(func(time.Time) { hlc = c.agent.machine.HLC() })
+	return hlc
+}
+
+// Advance sets the clock of c forward, as one that is ahead does.
+func (c *Cluster) Advance(by time.Duration) {
+	c.agent.do(func(time.Time) { c.agent.machine.MergeHLC(c.agent.machine.HLC() + claims.HLC(by.Microseconds()<<8)) })
+}

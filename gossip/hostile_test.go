@@ -211,12 +211,14 @@ func TestSlowAndSilentStreams(t *testing.T) {
 func TestTooManyStreamsAreRefused(t *testing.T) {
 	t.Parallel()
 	w, nodes, l := victims(t)
-	w.drops(nodes[0], "600 streams", func() {
-		for range 600 {
-			conn := dial(t, nodes[0])
-			defer conn.Close()
+	before := nodes[0].Dropped()
+	for end := time.Now().Add(patience); nodes[0].Dropped() == before; { // on a slow machine, the first ones are hung up on by then
+		if time.Now().After(end) {
+			t.Fatal("no stream is refused")
 		}
-	})
+		conn := dial(t, nodes[0])
+		defer conn.Close()
+	}
 	w.unharmed(nodes, l)
 }
 

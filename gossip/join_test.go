@@ -123,6 +123,40 @@ func TestContextEndsWhileNodesAreWaitedFor(t *testing.T) {
 	again.Shutdown()
 }
 
+// Rule 5: clocks are exchanged before Join returns, so that nobody with a slow
+// clock gets in front of those who wait already.
+func TestClocksAreExchangedBeforeJoinReturns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.join("a")
+	a.Advance(time.Hour)
+	ahead := a.HLC()
+	b := w.join("b", a)
+	if b.HLC() < ahead {
+		t.Error("the node that has joined is behind the others")
+	}
+
+	holder := acquire(t, a, "id")
+	got := make(chan highlander.Lease, 2)
+	acquireNext := func(c *gossip.Cluster) {
+		l, err := c.Acquire(t.Context(), "id", highlander.AcquireOptions{Meta: c.Node()})
+		if err == nil { // or the test is over
+			got <- l
+		}
+	}
+	go acquireNext(a)
+	for b.KnownWaiting("id") != 1 {
+	}
+	go acquireNext(b)
+	for a.KnownWaiting("id") != 2 {
+	}
+	holder.Release(t.Context())
+	receive(t, got, "the second lease")
+	if h, err := a.Lookup(t.Context(), "id"); err != nil || h.Node != a.Node() {
+		t.Errorf("the second lease went to %v, %v; want it on %s, which waited first", h, err, a.Node())
+	}
+}
+
 // Trap 29 and complaint 18: who does not answer is looked for as long as it
 // takes.
 func TestAddressThatDoesNotAnswerIsTriedForEver(t *testing.T) {

@@ -120,6 +120,10 @@ func TestTripwireTakesBackThroughPackets(t *testing.T) {
 	w.faults[nodes[1]].Break(nodes[0].Addr())
 	w.awaitLog("is alive", 1)
 	w.see(2, nodes...)
+	passRound(t, nodes)
+	if gone := w.logged("is gone"); len(gone) != 1 {
+		t.Errorf("the node was taken for gone %d times, though its port was never reached since: %s", len(gone), gone)
+	}
 }
 
 // Somebody else at its address proves that a process is gone, even to those who
