@@ -60,6 +60,10 @@ type Holder struct {
 
 // Lease is the exclusive right to run an id, until it is released or lost. All
 // methods may be called concurrently.
+//
+// A Lease may have one more method, AfterFunc(f func()) (stop func() bool): what
+// context.AfterFunc is for the end of a context, for Done. That spares each
+// Singleton that runs its child the goroutine that waits for Done.
 type Lease interface {
 	// Token returns the fencing token. It is larger than that of every
 	// earlier lease of the id. After a healed netsplit the engine may raise it

@@ -94,6 +94,33 @@ func releasedLeaseIsDone(s *script) {
 	s.isClosed(l)
 }
 
+// afterFuncRuns checks the method that a lease may have.
+func afterFuncRuns(s *script) {
+	l := s.acquire(s.nodes[0], s.id("id"))
+	with, ok := l.Lease.(interface{ AfterFunc(func()) func() bool })
+	if !ok {
+		s.t.Skip("the leases of this engine have no AfterFunc, and need none")
+	}
+	ran, ranLater := make(chan struct{}), make(chan struct{})
+	with.AfterFunc(func() {
+		select {
+		case <-l.Done():
+		default:
+			s.t.Error("AfterFunc calls its function before Done is closed")
+		}
+		close(ran)
+	})
+	stop := with.AfterFunc(func() { s.t.Error("AfterFunc calls a function that was stopped") })
+	if !stop() {
+		s.t.Error("the function of AfterFunc cannot be stopped while the lease is held")
+	}
+	s.staysHeld(l)
+	s.release(l)
+	s.receive(ran, "AfterFunc calls its function after the end")
+	with.AfterFunc(func() { close(ranLater) })
+	s.receive(ranLater, "AfterFunc calls a function that it is given after the end")
+}
+
 func releaseIsIdempotent(s *script) {
 	id := s.id("id")
 	l := s.acquire(s.nodes[0], id)

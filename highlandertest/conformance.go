@@ -73,6 +73,7 @@ var leaseChecks = []check{
 	{"first come first served across nodes", firstComeAcrossNodes},
 	{"first come first served within a process", firstComeWithinProcess},
 	{"a released lease is done with ErrClosed", releasedLeaseIsDone},
+	{"AfterFunc runs after the end", afterFuncRuns},
 	{"release is idempotent", releaseIsIdempotent},
 	{"release may be called concurrently", releaseConcurrently},
 	{"tokens only grow", tokensGrow},

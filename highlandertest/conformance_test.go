@@ -113,6 +113,27 @@ var brokenEngines = []brokenEngine{
 	{"release leaves no reason", spoilLeases(func(l *spoiltLease) { l.err = func() error { return nil } }), "Leases/a released lease is done with ErrClosed", "Err is <nil>, want ErrClosed"},
 	{"a lease has a reason while it is held", spoilLeases(func(l *spoiltLease) { l.err = func() error { return highlander.ErrClosed } }), "Leases/a released lease is done with ErrClosed", "want nil while it is held"},
 	{"a lease is done while it is held", spoilLeases(func(l *spoiltLease) { l.done = closed }), "Leases/a released lease is done with ErrClosed", "Done is closed"},
+	{"AfterFunc is hasty", spoilAfterFunc(func(l highlander.Lease, f func()) func() bool {
+		go f()
+		return func() bool { return true }
+	}), "Leases/AfterFunc runs after the end", "before Done is closed"},
+	{"AfterFunc cannot be stopped", spoilAfterFunc(func(l highlander.Lease, f func()) func() bool {
+		afterDone(l, f)
+		return func() bool { return true }
+	}), "Leases/AfterFunc runs after the end", "that was stopped"},
+	{"stop of AfterFunc says that it came too late", spoilAfterFunc(func(l highlander.Lease, f func()) func() bool {
+		stop := afterDone(l, f)
+		return func() bool { return !stop() }
+	}), "Leases/AfterFunc runs after the end", "cannot be stopped"},
+	{"AfterFunc forgets", spoilAfterFunc(func(highlander.Lease, func()) func() bool {
+		return func() bool { return true }
+	}), "Leases/AfterFunc runs after the end", "waited in vain: AfterFunc calls its function after the end"},
+	{"AfterFunc is too late after the end", spoilAfterFunc(func(l highlander.Lease, f func()) func() bool {
+		if l.Err() != nil {
+			return func() bool { return false }
+		}
+		return afterDone(l, f)
+	}), "Leases/AfterFunc runs after the end", "that it is given after the end"},
 	{"the second release fails", spoilLeases(failingRelease), "Leases/release is idempotent", "was released before"},
 	{"the second release is of the next lease", releaseWhoever, "Leases/release is idempotent", "two holders"},
 	{"concurrent releases release the next too", releaseNextToo, "Leases/release may be called concurrently", "two holders"},
@@ -269,6 +290,34 @@ func spoilLease(l highlander.Lease, spoil func(*spoiltLease)) highlander.Lease {
 	s := &spoiltLease{l, l.Token, l.Done, l.Err, l.Release}
 	spoil(s)
 	return s
+}
+
+// leaseWithAfterFunc is a lease that has the method that it may have.
+type leaseWithAfterFunc struct {
+	highlander.Lease
+	afterFunc func(highlander.Lease, func()) func() bool
+}
+
+func (l leaseWithAfterFunc) AfterFunc(f func()) (stop func() bool) { return l.afterFunc(l.Lease, f) }
+
+// spoilAfterFunc gives every lease an AfterFunc.
+func spoilAfterFunc(afterFunc func(highlander.Lease, func()) func() bool) func(Fixture) Fixture {
+	return spoilNodes(func(n *spoiltNode) {
+		n.acquire = func(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
+			l, err := n.inner.Acquire(ctx, id, opts)
+			return leaseWithAfterFunc{l, afterFunc}, err
+		}
+	})
+}
+
+// afterDone is AfterFunc as it should be.
+func afterDone(l highlander.Lease, f func()) (stop func() bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-l.Done()
+		cancel()
+	}()
+	return context.AfterFunc(ctx, f)
 }
 
 // spoilIDs has ids stored as something else.
