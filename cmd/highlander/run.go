@@ -23,10 +23,10 @@ import (
 
 const (
 	// A highlander that does not run, such as one that was stopped with
-	// SIGSTOP, is given up by the other nodes after 1.6 s at the earliest: they
-	// suspect it after 0.4 s and wait for another 1.2 s. The guard kills the
-	// command when it has heard nothing for somewhat less than that.
-	frozenAfter = 1500 * time.Millisecond
+	// SIGSTOP, is given up by the other nodes after 1.5 s at the earliest: they
+	// suspect it after 0.4 s, wait for 0.8 s, and ask it once more for 0.3 s. The
+	// guard kills the command when it has heard nothing for somewhat less.
+	frozenAfter = 1400 * time.Millisecond
 	aliveEvery  = 250 * time.Millisecond
 
 	// One that wakes learns within this time whether another node has taken over.
