@@ -17,8 +17,8 @@ import (
 // What the tests run as the command. A shell hears a signal while it waits, but
 // not while it sleeps.
 const (
-	forever = `echo "$HIGHLANDER_ID runs on $HIGHLANDER_NODE with $HIGHLANDER_TOKEN"
-		trap 'exit 7' TERM
+	forever = `trap 'exit 7' TERM
+		echo "$HIGHLANDER_ID runs on $HIGHLANDER_NODE with $HIGHLANDER_TOKEN"
 		while :; do sleep 1 & wait; done`
 
 	// Deaf to SIGTERM; a grandchild in a session of its own is, too, and has
