@@ -127,3 +127,6 @@ func (c *Cluster) HLC() (hlc claims.HLC) {
 func (c *Cluster) Advance(by time.Duration) {
 	c.agent.do(func(time.Time) { c.agent.machine.MergeHLC(c.agent.machine.HLC() + claims.HLC(by.Microseconds()<<8)) })
 }
+
+// SettleTime is how long the first node looks for others.
+const SettleTime = settleTime

@@ -73,32 +73,67 @@ func TestExpectedNodesAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first, second, third := bind(t, 0), bind(t, 0), bind(t, 0)
-	joined := make(chan *gossip.Cluster, 3)
+	addrs := []string{addrOf(first), addrOf(second), addrOf(third)}
+	third.Shutdown() // nobody is there yet
+	joined := make(chan struct{}, 3)
 	join := func(transport *netfault.Transport, name string) {
-		c, err := w.tryJoinAs(t.Context(), gossip.Config{Expect: 3}, transport, name, addrOf(first), addrOf(second), addrOf(third))
-		if err != nil {
+		if _, err := w.tryJoinAs(t.Context(), gossip.Config{Expect: 3}, transport, name, addrs...); err != nil {
 			t.Error(err)
 		}
-		joined <- c
+		joined <- struct{}{}
 	}
 	go join(first, "first")
 	go join(second, "second")
 
-	// A third one joins the two, is seen by both, and is not counted: it is an
+	// A third one joins the two, and is seen by both, but is not counted: it is an
 	// observer.
-	observer, err := w.tryJoinAs(t.Context(), gossip.Config{Observer: true}, bind(t, 0), "observer", addrOf(first), addrOf(second))
+	observer, err := w.tryJoinAs(t.Context(), gossip.Config{Observer: true}, bind(t, 0), "observer", addrs[:2]...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.see(3, observer)
-	select {
-	case c := <-joined:
-		t.Fatalf("%s has joined before there were three voters", c.Node())
-	default:
-	}
-	go join(third, "third")
+	w.awaitLog("node joined", 6)
+	go join(bind(t, portOf(t, addrs[2])), "third")
 	for range 3 {
 		receive(t, joined, "a node to join")
+	}
+	for _, name := range []string{"first", "second"} {
+		for _, line := range w.logged("joined the cluster") {
+			if strings.Contains(line, "node="+name) && !strings.Contains(line, "members=4") {
+				t.Errorf("it did not wait for three voters: %s", line)
+			}
+		}
+	}
+}
+
+// A node that joins several others meets all of them before it may claim
+// anything: each of them may have a holder that the others do not know.
+func TestJoinTriesAllAddressesBeforeItReturns(t *testing.T) {
+	t.Parallel()
+	for {
+		w := newWorld(t)
+		quick, slow := w.join("quick"), w.join("slow")
+		transport := bind(t, 0)
+		transport.Cut(slow.Addr())
+		joined := make(chan *gossip.Cluster, 1)
+		start := time.Now()
+		go func() {
+			c, err := w.tryJoin(t.Context(), transport, "late", quick.Addr(), slow.Addr())
+			if err != nil {
+				t.Error(err)
+			}
+			joined <- c
+		}()
+		w.see(2, quick)
+		transport.Cut()
+		c := receive(t, joined, "the node to join")
+		members := c.Members()
+		if time.Since(start) < gossip.SettleTime { // else it need not have waited
+			if len(members) != 3 {
+				t.Errorf("it has joined and sees %v only", members)
+			}
+			return
+		}
 	}
 }
 

@@ -31,7 +31,7 @@ const (
 	// of the tripwire for as long as a node does.
 	maxInboundStreams   = 512
 	maxInboundTripwires = 1024
-	maxStream           = 8 << 20 // bytes read from one stream
+	maxStream           = 4 << 20 // bytes read from one stream
 )
 
 // bind opens the network as cfg says.
