@@ -70,6 +70,9 @@ func cancelDuringHandOver(s *script) {
 		w := s.start(s.nodes[1+i%2], id)
 		s.queued(id, 1)
 		s.referee.leave(l)
+		if i%3 == 0 { // the cancel is first, by a hair
+			w.cancel(errEnough)
+		}
 		s.together("Release and cancel at once", 2, func(ctx context.Context, i int) error {
 			if i == 0 {
 				return l.Release(ctx)

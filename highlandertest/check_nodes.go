@@ -61,14 +61,16 @@ func closeDuringAcquires(s *script) {
 	a, c := s.nodes[0], s.nodes[2]
 	const count = 20
 	id := func(i int) string { return fmt.Sprint("id", i) }
-	started := make(chan struct{})
+	acquired := make(chan struct{})
 	var once sync.Once
 	s.together("Acquires and a Close", count+1, func(ctx context.Context, i int) error {
 		if i == count {
-			<-started
+			select {
+			case <-acquired: // the first of them
+			case <-ctx.Done():
+			}
 			return a.Close()
 		}
-		once.Do(func() { close(started) })
 		l, err := a.Acquire(ctx, id(i), highlander.AcquireOptions{})
 		if errors.Is(err, highlander.ErrClosed) {
 			return nil
@@ -76,6 +78,7 @@ func closeDuringAcquires(s *script) {
 		if err != nil {
 			return fmt.Errorf("Acquire while the node is closed: %w, want a lease or ErrClosed", err)
 		}
+		once.Do(func() { close(acquired) })
 		select {
 		case <-l.Done():
 			return nil
