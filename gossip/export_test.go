@@ -125,7 +125,7 @@ func (c *Cluster) HLC() (hlc claims.HLC) {
 
 // Advance sets the clock of c forward, as one that is ahead does.
 func (c *Cluster) Advance(by time.Duration) {
-	c.agent.do(func(time.Time) { c.agent.machine.MergeHLC(c.agent.machine.HLC() + claims.HLC(by.Microseconds()<<8)) })
+	c.agent.do(func(now time.Time) { c.agent.machine.MergeHLC(claims.HLC(now.Add(by).UnixMicro() << 8)) })
 }
 
 // SettleTime is how long the first node looks for others.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -395,6 +396,39 @@ func TestDeadOnHearsayChangesNothing(t *testing.T) {
 	if given := w.logged("given up"); len(given) > 0 {
 		t.Errorf("a node was given up: %s", given)
 	}
+}
+
+// The last word on a node is not its port's: one that answers there, but not as
+// a member, goes in the end.
+func TestNodeThatOnlyAnswersIsGivenUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	nodes := w.cluster(2)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer l.Close()
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Write([]byte("y"))
+			serving.Go(func() {
+				defer conn.Close()
+				io.Copy(io.Discard, conn)
+			})
+		}
+	})
+	port := uint16(portOf(t, l.Addr().String()))
+	sendPacket(t, nodes[0], label+"\x04"+aliveMessage("x#0000000000000001", "\x7f\x00\x00\x01", port))
+	w.awaitLog("node joined", 4)
+	w.see(2, nodes...)
+	held(t, acquire(t, nodes[1], "id"))
 }
 
 func text(s string) string {
