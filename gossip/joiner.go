@@ -30,7 +30,7 @@ type joiner struct {
 	ctx        context.Context
 	stop       context.CancelFunc
 	running    sync.WaitGroup
-	tried      chan struct{} // closed when all seeds were tried once
+	tried      chan struct{} // closed when all seeds were tried once, and those found are in view
 
 	mu   sync.Mutex
 	lost map[string]time.Time // address of a node that was lost, and when
@@ -70,7 +70,7 @@ func (j *joiner) run() {
 	tick := time.NewTicker(joinEvery)
 	defer tick.Stop()
 	j.round()
-	close(j.tried)
+	j.c.agent.post(func(time.Time) { close(j.tried) }) // after those that were found
 	for {
 		select {
 		case <-tick.C:
