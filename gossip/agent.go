@@ -48,7 +48,6 @@ type agent struct {
 	hlc     claims.HLC // for the exchange at join
 	met     bool       // a clock was exchanged
 	members []Member
-	gone    []claims.Node // in memberlist's view, but not in ours
 	changed chan struct{} // closed when members changes
 }
 
@@ -151,6 +150,9 @@ func (a *agent) tick(now time.Time) {
 	a.machine.Tick(now)
 	for _, n := range a.nodes {
 		n.failed = false
+		if n.new > 0 {
+			a.tellGone(n)
+		}
 		switch n.phase {
 		case nodeDeparted:
 			a.question(n)

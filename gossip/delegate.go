@@ -33,43 +33,34 @@ func (a *agent) NodeMeta(int) []byte {
 // GetBroadcasts implements memberlist.Delegate.
 func (a *agent) GetBroadcasts(int, int) [][]byte { return nil }
 
-// LocalState implements memberlist.Delegate. When a node joins, the clocks are
-// exchanged (rule 5 of the claims), and it hears which of the members are gone
-// already, though memberlist will need some time to find out.
+// LocalState implements memberlist.Delegate: the clocks are exchanged when a
+// node joins (rule 5 of the claims).
 func (a *agent) LocalState(bool) []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	b := binary.BigEndian.AppendUint64(nil, uint64(a.self))
-	b = binary.BigEndian.AppendUint64(b, uint64(a.hlc))
-	for _, id := range a.gone {
-		b = binary.BigEndian.AppendUint64(b, uint64(id))
-	}
-	return b
+	return binary.BigEndian.AppendUint64(b, uint64(a.hlc))
 }
 
 // MergeRemoteState implements memberlist.Delegate. The members that came with
-// it have been posted before.
+// the clock have been posted before.
 func (a *agent) MergeRemoteState(b []byte, _ bool) {
-	if len(b) < 16 || len(b)%8 != 0 || len(b) > 8*maxWindows {
-		a.c.dropped.count(fmt.Sprintf("%d bytes of state with a list of members", len(b)))
+	if len(b) != 16 {
+		a.c.dropped.count(fmt.Sprintf("%d bytes of state with a list of members, not 16", len(b)))
 		return
 	}
 	from, hlc := claims.Node(binary.BigEndian.Uint64(b)), claims.HLC(binary.BigEndian.Uint64(b[8:]))
 	if from == a.self {
 		return // reached through an address of its own
 	}
-	a.post(func(now time.Time) {
+	a.post(func(time.Time) {
 		a.machine.MergeHLC(hlc)
-		if a.hasMet() {
-			return // it watches for itself by now
-		}
-		for gone := b[16:]; len(gone) > 0; gone = gone[8:] {
-			a.depart(now, a.nodes[claims.Node(binary.BigEndian.Uint64(gone))])
-		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.met = true
-		a.announce()
+		if !a.met {
+			a.met = true
+			a.announce()
+		}
 	})
 }
 

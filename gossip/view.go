@@ -18,6 +18,7 @@ type node struct {
 	observer bool
 	phase    nodePhase
 	asked    uint64 // nodeDeparted: number of the first question since
+	new      int    // ticks for which it is told who is gone
 	doubts   uint64 // nodeDoubted: number of the doubt
 	doubted  int    // nodeDoubted: ticks
 
@@ -46,6 +47,7 @@ const (
 const (
 	doubtTimeout  = 300 * time.Millisecond // for a node in doubt to answer
 	maxDoubtTicks = 3                      // for memberlist to take one back that has answered
+	newTicks      = 3
 )
 
 func (n *node) inView() bool { return n.phase == nodeInView || n.phase == nodeDoubted }
@@ -62,7 +64,7 @@ func (a *agent) nodeJoined(now time.Time, list memberlist.Node) {
 		return
 	}
 	n := &node{
-		id: claims.Node(incarnation), name: list.Name, addr: list.Address(), list: list,
+		id: claims.Node(incarnation), name: list.Name, addr: list.Address(), list: list, new: newTicks,
 		observer: len(list.Meta) == 1 && list.Meta[0] == observerMeta,
 		out:      make(chan outgoing, maxTold+1), // and one claims message
 	}
@@ -70,7 +72,20 @@ func (a *agent) nodeJoined(now time.Time, list memberlist.Node) {
 	a.senders.Go(func() { a.send(n) })
 	a.machine.NodeUp(now, n.id, !n.observer)
 	a.log.Info("node joined", "peer", n.name, "addr", n.addr)
+	a.tellGone(n)
 	a.viewChanged()
+}
+
+// tellGone tells a new node who is gone: it has them in the list that it got
+// from memberlist, and would wait for their votes until the failure detector
+// finds out. It may not know this node yet, so it is told again.
+func (a *agent) tellGone(n *node) {
+	n.new--
+	for _, other := range a.nodes {
+		if other.phase == nodeDeparted && other != n {
+			a.tell(n, word{kind: wordDeparted, about: other.id})
+		}
+	}
 }
 
 // nodeLeft: memberlist has a node no longer on its list. Of those in view it may
@@ -204,19 +219,16 @@ func (a *agent) find(name string) *node {
 func (a *agent) viewChanged() {
 	members := []Member{a.selfMember()}
 	var names []string
-	var gone []claims.Node
 	for _, n := range a.nodes {
 		if n.inView() {
 			members = append(members, Member{Name: n.name, Addr: n.addr, Observer: n.observer})
 			names = append(names, n.name)
-		} else {
-			gone = append(gone, n.id)
 		}
 	}
 	a.c.traps.watch(a.nextInRing(names))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.members, a.gone = members, gone
+	a.members = members
 	a.announce()
 }
 
