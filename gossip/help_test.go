@@ -57,7 +57,7 @@ func leavesNothing() bool {
 }
 
 // logTo returns a logger whose lines are shown if the test fails.
-func logTo(t testing.TB) (*slog.Logger, *testLog) {
+func logTo(t testing.TB, level slog.Level) (*slog.Logger, *testLog) {
 	w := &testLog{changed: make(chan struct{})}
 	t.Cleanup(func() {
 		w.mu.Lock()
@@ -66,10 +66,6 @@ func logTo(t testing.TB) (*slog.Logger, *testLog) {
 			t.Logf("log of the nodes:\n%s", w.text.Bytes())
 		}
 	})
-	level := slog.LevelInfo
-	if os.Getenv("GOSSIP_DEBUG") != "" {
-		level = slog.LevelDebug
-	}
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), w
 }
 
@@ -118,7 +114,7 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	w := &world{t: t, faults: map[*gossip.Cluster]*netfault.Transport{}}
-	w.log, w.text = logTo(t)
+	w.log, w.text = logTo(t, slog.LevelInfo)
 	t.Cleanup(w.closeAll)
 	return w
 }
@@ -198,6 +194,7 @@ func (w *world) tryJoinAs(ctx context.Context, cfg gossip.Config, transport *net
 	}
 	c, err := gossip.JoinTuned(ctx, cfg, tune)
 	if err != nil {
+		transport.Shutdown()
 		return nil, err
 	}
 	w.mu.Lock()

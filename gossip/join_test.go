@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -72,6 +73,7 @@ func TestReplicasThatBootTogetherDoNotEachStart(t *testing.T) {
 func TestExpectedNodesAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.log, w.text = logTo(t, slog.LevelDebug) // observers come and go quietly
 	first, second, third := bind(t, 0), bind(t, 0), bind(t, 0)
 	addrs := []string{addrOf(first), addrOf(second), addrOf(third)}
 	third.Shutdown() // nobody is there yet
