@@ -56,15 +56,18 @@ type Member struct {
 // if the configuration is bad, the address cannot be bound, or ctx ends before
 // that. Nodes that are not there yet are looked for until Close.
 func Join(ctx context.Context, cfg Config) (*Cluster, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSeeds(ctx, cfg.Join); err != nil {
+		return nil, err
+	}
 	c, err := open(cfg)
 	if err != nil {
 		return nil, err
 	}
 	c.joiner.start()
-	if err := c.joiner.checkSeeds(ctx); err != nil {
-		c.Close()
-		return nil, err
-	}
 	if err := c.settle(ctx); err != nil {
 		c.Close()
 		return nil, err
@@ -73,12 +76,8 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	return c, nil
 }
 
-// open binds and starts everything but the search for others.
+// open binds and starts everything but the search for others; cfg is checked.
 func open(cfg Config) (*Cluster, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	var seed [8]byte
 	rand.Read(seed[:])
 	incarnation := binary.BigEndian.Uint64(seed[:])
@@ -98,6 +97,7 @@ func open(cfg Config) (*Cluster, error) {
 	c.traps.dial = c.transport.DialAddressTimeout
 	c.agent = newAgent(c, claims.Config{Self: claims.Node(incarnation), Observer: cfg.Observer})
 	c.traps.gone = c.agent.processGone
+	var err error
 	if c.list, err = memberlist.Create(c.memberlistConfig()); err != nil {
 		c.transport.Shutdown()
 		return nil, fmt.Errorf("gossip: start membership: %w", err)

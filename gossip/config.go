@@ -75,7 +75,7 @@ type Config struct {
 
 	// Transport replaces the network, such as for the injection of faults. It
 	// must be bound already; Bind and Advertise are then not used. Close shuts
-	// it down.
+	// it down; when Join fails, that is left to the caller.
 	Transport memberlist.NodeAwareTransport
 
 	tune func(*memberlist.Config) // for tests

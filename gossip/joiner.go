@@ -142,7 +142,7 @@ func (j *joiner) resolveSeeds() map[string]bool {
 	failed := make([]error, len(j.seeds))
 	var resolving sync.WaitGroup
 	for i, seed := range j.seeds {
-		resolving.Go(func() { found[i], failed[i] = j.resolve(j.ctx, seed) })
+		resolving.Go(func() { found[i], failed[i] = resolve(j.ctx, seed) })
 	}
 	resolving.Wait()
 	targets := map[string]bool{}
@@ -157,9 +157,9 @@ func (j *joiner) resolveSeeds() map[string]bool {
 
 // checkSeeds returns an error for an address that is certain not to resolve.
 // One that may resolve later, as the name server does not answer, is none.
-func (j *joiner) checkSeeds(ctx context.Context) error {
-	for _, seed := range j.seeds {
-		_, err := j.resolve(ctx, seed)
+func checkSeeds(ctx context.Context, seeds []string) error {
+	for _, seed := range seeds {
+		_, err := resolve(ctx, seed)
 		if dns := new(net.DNSError); errors.As(err, &dns) && dns.IsNotFound {
 			return fmt.Errorf("gossip: Config.Join %q: the host does not resolve: %w", seed, err)
 		}
@@ -169,7 +169,7 @@ func (j *joiner) checkSeeds(ctx context.Context) error {
 
 // resolve returns the addresses behind a seed: DNS is asked each time, as the
 // nodes may have moved.
-func (j *joiner) resolve(ctx context.Context, seed string) ([]string, error) {
+func resolve(ctx context.Context, seed string) ([]string, error) {
 	host, port, err := net.SplitHostPort(seed)
 	if err != nil {
 		return nil, err

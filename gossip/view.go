@@ -1,6 +1,8 @@
 package gossip
 
 import (
+	"context"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -71,7 +73,7 @@ func (a *agent) nodeJoined(now time.Time, list memberlist.Node) {
 	a.nodes[n.id] = n
 	a.senders.Go(func() { a.send(n) })
 	a.machine.NodeUp(now, n.id, !n.observer)
-	a.log.Info("node joined", "peer", n.name, "addr", n.addr)
+	a.news(n, slog.LevelInfo, "node joined", "addr", n.addr)
 	a.tellGone(n)
 	a.viewChanged()
 }
@@ -127,7 +129,7 @@ func (a *agent) tickDoubt(now time.Time, n *node) {
 }
 
 func (a *agent) giveUp(now time.Time, n *node) {
-	a.log.Warn("node does not answer and was given up", "peer", n.name)
+	a.news(n, slog.LevelWarn, "node does not answer and was given up")
 	a.remove(now, n)
 }
 
@@ -148,7 +150,7 @@ func (a *agent) saidGoodbye(now time.Time, n *node) {
 	if n.phase == nodeLeaving {
 		return
 	}
-	a.log.Info("node left", "peer", n.name)
+	a.news(n, slog.LevelInfo, "node left")
 	inDoubt := n.phase == nodeDoubted
 	n.phase = nodeLeaving
 	if inDoubt {
@@ -167,7 +169,7 @@ func (a *agent) processGone(name string, proof error) {
 		if n == nil || !n.inView() {
 			return
 		}
-		a.log.Info("the process of a node is gone", "peer", name, "proof", proof)
+		a.news(n, slog.LevelInfo, "the process of a node is gone", "proof", proof)
 		for _, other := range a.nodes {
 			if other != n {
 				a.tell(other, word{kind: wordDeparted, about: n.id})
@@ -202,9 +204,18 @@ func (a *agent) answered(now time.Time, n *node, number uint64) {
 		return
 	}
 	n.phase = nodeInView
-	a.log.Warn("a node that was taken for gone is alive", "peer", n.name)
+	a.news(n, slog.LevelWarn, "a node that was taken for gone is alive")
 	a.machine.NodeUp(now, n.id, !n.observer)
 	a.viewChanged()
+}
+
+// news logs what happened to a node. Of an observer, which comes and goes with
+// each look at the status, it is none.
+func (a *agent) news(n *node, level slog.Level, text string, args ...any) {
+	if n.observer {
+		level = slog.LevelDebug
+	}
+	a.log.Log(context.Background(), level, text, append([]any{"peer", n.name}, args...)...)
 }
 
 func (a *agent) find(name string) *node {
