@@ -20,11 +20,16 @@ import (
 )
 
 const (
-	benchID      = "highlander-bench"
-	benchNodes   = 3
-	stepTimeout  = 60 * time.Second // for anything a measurement waits for
-	restBetween  = 20 * time.Millisecond
-	idleFor      = 10 * time.Second
+	benchID     = "highlander-bench"
+	benchNodes  = 3
+	stepTimeout = 60 * time.Second // for anything a measurement waits for
+	restBetween = 20 * time.Millisecond
+	idleFor     = 10 * time.Second
+
+	// The failure detector takes so long to bury a node. Killing faster than that
+	// measures a cluster with more dead nodes than live ones.
+	restAfterKill = 2 * time.Second
+
 	swarmSize    = 50
 	slowestShare = 10 // slow measurements are repeated this much less often
 )
@@ -229,7 +234,10 @@ func (b *bench) killed(ctx context.Context, rounds int) ([]result, error) {
 		if err != nil {
 			return 0, err
 		}
-		return took, f.order(nodeOrder{Op: opWrap, ID: benchID}, fresh)
+		if err := f.order(nodeOrder{Op: opWrap, ID: benchID}, fresh); err != nil {
+			return 0, err
+		}
+		return took, f.during(ctx, restAfterKill)
 	})
 }
 
