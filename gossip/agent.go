@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"highlander"
+	"highlander/internal/boottime"
 	"highlander/internal/claims"
 )
 
@@ -36,14 +37,14 @@ type agent struct {
 	confirming bool // packets wait to be acknowledged
 	closing    bool // no more claims
 
-	inputs  chan func(now time.Time)
+	inputs  chan func(now claims.Instant)
 	stopped chan struct{} // closed when the goroutine has ended
 	quit    chan struct{}
 	senders sync.WaitGroup
 
 	// What comes from memberlist's callbacks, which must not block.
 	mu      sync.Mutex
-	posted  []func(now time.Time)
+	posted  []func(now claims.Instant)
 	wake    chan struct{}
 	hlc     claims.HLC // for the exchange at join
 	met     bool       // a clock was exchanged
@@ -51,12 +52,15 @@ type agent struct {
 	changed chan struct{} // closed when members changes
 }
 
+// instant reads both clocks.
+func instant() claims.Instant { return claims.Instant{Wall: time.Now(), Up: boottime.Now()} }
+
 func newAgent(c *Cluster, cfg claims.Config) *agent {
 	a := &agent{
-		c: c, log: c.log, self: cfg.Self, machine: claims.New(cfg),
+		c: c, log: c.log, self: cfg.Self, machine: claims.New(instant(), cfg),
 		leases: map[claims.Claim]*lease{}, nodes: map[claims.Node]*node{},
 		heard:  map[claims.Node]*replayWindow{},
-		inputs: make(chan func(time.Time)), stopped: make(chan struct{}), quit: make(chan struct{}),
+		inputs: make(chan func(claims.Instant)), stopped: make(chan struct{}), quit: make(chan struct{}),
 		wake: make(chan struct{}, 1), changed: make(chan struct{}),
 		confirm: time.NewTimer(time.Hour),
 	}
@@ -84,19 +88,19 @@ func (a *agent) run() {
 	for {
 		select {
 		case input := <-a.inputs:
-			input(time.Now())
+			input(instant())
 			a.runMore()
 		case <-a.wake:
 			a.runPosted()
 		case <-tick.C:
-			a.tick(time.Now())
+			a.tick(instant())
 		case <-a.confirm.C:
 			a.repeatLost()
 		case <-a.quit:
 			a.end()
 			return
 		}
-		a.flush(time.Now())
+		a.flush(instant())
 	}
 }
 
@@ -105,7 +109,7 @@ func (a *agent) runMore() {
 	for range maxOpsInTurn {
 		select {
 		case input := <-a.inputs:
-			input(time.Now())
+			input(instant())
 		default:
 			return
 		}
@@ -118,16 +122,16 @@ func (a *agent) runPosted() {
 	a.posted = nil
 	a.mu.Unlock()
 	for _, input := range posted {
-		input(time.Now())
+		input(instant())
 	}
 }
 
 // do runs an input on the agent's goroutine and waits for it; false if the
 // agent has stopped.
-func (a *agent) do(input func(now time.Time)) bool {
+func (a *agent) do(input func(now claims.Instant)) bool {
 	ran := make(chan struct{})
 	select {
-	case a.inputs <- func(now time.Time) { input(now); close(ran) }:
+	case a.inputs <- func(now claims.Instant) { input(now); close(ran) }:
 		<-ran
 		return true
 	case <-a.stopped:
@@ -136,7 +140,7 @@ func (a *agent) do(input func(now time.Time)) bool {
 }
 
 // post has an input run soon, and does not block.
-func (a *agent) post(input func(now time.Time)) {
+func (a *agent) post(input func(now claims.Instant)) {
 	a.mu.Lock()
 	a.posted = append(a.posted, input)
 	a.mu.Unlock()
@@ -146,7 +150,7 @@ func (a *agent) post(input func(now time.Time)) {
 	}
 }
 
-func (a *agent) tick(now time.Time) {
+func (a *agent) tick(now claims.Instant) {
 	a.machine.Tick(now)
 	for _, n := range a.nodes {
 		n.failed = false
@@ -173,7 +177,7 @@ func (a *agent) end() {
 }
 
 // flush carries out what the machine says.
-func (a *agent) flush(now time.Time) {
+func (a *agent) flush(now claims.Instant) {
 	for events := a.machine.Events(); len(events) > 0; events = a.machine.Events() {
 		for _, e := range events {
 			a.carryOut(now, e)
@@ -196,7 +200,7 @@ func (a *agent) flush(now time.Time) {
 	a.mu.Unlock()
 }
 
-func (a *agent) carryOut(now time.Time, e claims.Event) {
+func (a *agent) carryOut(now claims.Instant, e claims.Event) {
 	l := a.leases[e.Claim]
 	if l == nil {
 		return
@@ -218,16 +222,16 @@ func (a *agent) carryOut(now time.Time, e claims.Event) {
 	}
 }
 
-func (a *agent) claim(now time.Time, l *lease) {
+func (a *agent) claim(now claims.Instant, l *lease) {
 	if a.closing {
 		l.end(highlander.ErrClosed)
 		return
 	}
-	l.claim = a.machine.Acquire(now, l.id, l.meta)
+	l.claim = a.machine.Acquire(now, l.id, l.meta, l.stopWithin)
 	a.leases[l.claim] = l
 }
 
-func (a *agent) release(now time.Time, l *lease) {
+func (a *agent) release(now claims.Instant, l *lease) {
 	if l.phase == leaseEnded {
 		return
 	}
@@ -240,7 +244,7 @@ func (a *agent) release(now time.Time, l *lease) {
 // time to go out.
 func (a *agent) endLeases() {
 	said := make(chan struct{})
-	running := a.do(func(now time.Time) {
+	running := a.do(func(now claims.Instant) {
 		a.closing = true
 		for _, l := range a.leases {
 			a.release(now, l)

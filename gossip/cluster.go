@@ -95,7 +95,7 @@ func open(cfg Config) (*Cluster, error) {
 	c.traps = &tripwire{label: cfg.Label, self: name, watchers: map[string]*watcher{}}
 	c.transport = newMuxTransport(inner, c.traps.serve, c.dropped.count)
 	c.traps.dial = c.transport.DialAddressTimeout
-	c.agent = newAgent(c, claims.Config{Self: claims.Node(incarnation), Observer: cfg.Observer})
+	c.agent = newAgent(c, claims.Config{Self: claims.Node(incarnation), Name: cfg.Name, Observer: cfg.Observer})
 	c.traps.gone = c.agent.processGone
 	var err error
 	if c.list, err = memberlist.Create(c.memberlistConfig()); err != nil {
@@ -207,8 +207,8 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	w := &lease{agent: c.agent, id: id, meta: opts.Meta, granted: make(chan struct{}), done: make(chan struct{})}
-	if !c.agent.do(func(now time.Time) { c.agent.claim(now, w) }) {
+	w := &lease{agent: c.agent, id: id, meta: opts.Meta, stopWithin: opts.StopWithin, granted: make(chan struct{}), done: make(chan struct{})}
+	if !c.agent.do(func(now claims.Instant) { c.agent.claim(now, w) }) {
 		return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
 	}
 	select {
@@ -248,7 +248,7 @@ func (c *Cluster) Lookup(ctx context.Context, id string) (highlander.Holder, err
 	}
 	var h highlander.Holder
 	var held bool
-	if !c.agent.do(func(time.Time) { h, held = c.agent.holder(id) }) {
+	if !c.agent.do(func(claims.Instant) { h, held = c.agent.holder(id) }) {
 		return h, fmt.Errorf("look up %q: %w", id, highlander.ErrClosed)
 	}
 	if !held {
@@ -260,7 +260,7 @@ func (c *Cluster) Lookup(ctx context.Context, id string) (highlander.Holder, err
 // Holders implements highlander.Cluster. It answers from this node's memory.
 func (c *Cluster) Holders(ctx context.Context) ([]highlander.Holder, error) {
 	var holders []highlander.Holder
-	if !c.agent.do(func(time.Time) { holders = c.agent.holders() }) {
+	if !c.agent.do(func(claims.Instant) { holders = c.agent.holders() }) {
 		return nil, fmt.Errorf("list holders: %w", highlander.ErrClosed)
 	}
 	return holders, nil

@@ -3,7 +3,6 @@ package gossip
 import (
 	"encoding/binary"
 	"fmt"
-	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -53,7 +52,7 @@ func (a *agent) MergeRemoteState(b []byte, _ bool) {
 	if from == a.self {
 		return // reached through an address of its own
 	}
-	a.post(func(time.Time) {
+	a.post(func(claims.Instant) {
 		a.machine.MergeHLC(hlc)
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -92,7 +91,7 @@ func (a *agent) NotifyJoin(n *memberlist.Node) {
 		return
 	}
 	copied := *n
-	a.post(func(now time.Time) { a.nodeJoined(now, copied) })
+	a.post(func(now claims.Instant) { a.nodeJoined(now, copied) })
 }
 
 // NotifyLeave implements memberlist.EventDelegate.
@@ -101,7 +100,7 @@ func (a *agent) NotifyLeave(n *memberlist.Node) {
 		return
 	}
 	name := n.Name
-	a.post(func(now time.Time) { a.nodeLeft(now, name) })
+	a.post(func(now claims.Instant) { a.nodeLeft(now, name) })
 }
 
 // NotifyUpdate implements memberlist.EventDelegate: the meta of a node never
@@ -122,9 +121,9 @@ func (a *agent) NotifyMsg(b []byte) {
 			return
 		}
 		if b[0] == kindClaims {
-			a.do(func(now time.Time) { a.receive(now, msg, true) })
+			a.do(func(now claims.Instant) { a.receive(now, msg, true) })
 		} else {
-			a.postPacket(func(now time.Time) { a.receive(now, msg, false) })
+			a.postPacket(func(now claims.Instant) { a.receive(now, msg, false) })
 		}
 	default:
 		w, err := parseWord(b)
@@ -132,12 +131,12 @@ func (a *agent) NotifyMsg(b []byte) {
 			a.c.dropped.count(err.Error())
 			return
 		}
-		a.postPacket(func(now time.Time) { a.hear(now, w) })
+		a.postPacket(func(now claims.Instant) { a.hear(now, w) })
 	}
 }
 
 // postPacket posts what came in a packet, unless the agent is that far behind.
-func (a *agent) postPacket(input func(now time.Time)) {
+func (a *agent) postPacket(input func(now claims.Instant)) {
 	a.mu.Lock()
 	full := len(a.posted) >= maxPosted
 	a.mu.Unlock()

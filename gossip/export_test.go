@@ -33,7 +33,7 @@ func (c *Cluster) Membership() ([]Member, <-chan struct{}) { return c.agent.memb
 // false if c does not watch that node, or ctx ends.
 func (c *Cluster) AwaitWatch(ctx context.Context, name string) bool {
 	var w *watcher
-	c.agent.do(func(time.Time) { w = c.traps.watchers[name] })
+	c.agent.do(func(claims.Instant) { w = c.traps.watchers[name] })
 	if w == nil {
 		return false
 	}
@@ -55,7 +55,7 @@ func (c *Cluster) KnownWaiting(id string) (count int) {
 			count++
 		}
 	}
-	c.agent.do(func(time.Time) {
+	c.agent.do(func(claims.Instant) {
 		machine := reflect.ValueOf(c.agent.machine).Elem()
 		record := machine.FieldByName("ids").MapIndex(reflect.ValueOf(id))
 		if !record.IsValid() {
@@ -119,13 +119,13 @@ func (c *Cluster) KnownToMemberlist() int {
 
 // HLC returns the clock of c.
 func (c *Cluster) HLC() (hlc claims.HLC) {
-	c.agent.do(func(time.Time) { hlc = c.agent.machine.HLC() })
+	c.agent.do(func(claims.Instant) { hlc = c.agent.machine.HLC() })
 	return hlc
 }
 
 // Advance sets the clock of c forward, as one that is ahead does.
 func (c *Cluster) Advance(by time.Duration) {
-	c.agent.do(func(now time.Time) { c.agent.machine.MergeHLC(claims.HLC(now.Add(by).UnixMicro() << 8)) })
+	c.agent.do(func(now claims.Instant) { c.agent.machine.MergeHLC(claims.HLC(now.Wall.Add(by).UnixMicro() << 8)) })
 }
 
 // SettleTime is how long the first node looks for others.

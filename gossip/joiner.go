@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"highlander/internal/claims"
 )
 
 const (
@@ -70,7 +72,7 @@ func (j *joiner) run() {
 	tick := time.NewTicker(joinEvery)
 	defer tick.Stop()
 	j.round()
-	j.c.agent.post(func(time.Time) { close(j.tried) }) // after those that were found
+	j.c.agent.post(func(claims.Instant) { close(j.tried) }) // after those that were found
 	for {
 		select {
 		case <-tick.C:

@@ -14,8 +14,9 @@ import (
 // lease is one Acquire, from the claim to its end. The agent's goroutine alone
 // moves it from one phase to the next.
 type lease struct {
-	agent    *agent
-	id, meta string
+	agent      *agent
+	id, meta   string
+	stopWithin time.Duration
 
 	claim   claims.Claim
 	phase   leasePhase
@@ -81,7 +82,7 @@ func (l *lease) forget(a *after) bool {
 // Release returns when the claim is gone from this node and the others are
 // being told.
 func (l *lease) Release(context.Context) error {
-	l.agent.do(func(now time.Time) { l.agent.release(now, l) }) // after Close there is nothing to release
+	l.agent.do(func(now claims.Instant) { l.agent.release(now, l) }) // after Close there is nothing to release
 	return nil
 }
 

@@ -64,7 +64,7 @@ func (n *node) needsStream(msg claims.Message) bool {
 }
 
 // receive takes a claims message.
-func (a *agent) receive(now time.Time, msg claims.Message, stream bool) {
+func (a *agent) receive(now claims.Instant, msg claims.Message, stream bool) {
 	if n := a.nodes[msg.From]; n != nil && msg.To == a.self {
 		n.unanswered = n.unanswered && msg.Pong == 0
 		n.pingedOnStream = n.pingedOnStream || stream && msg.Ping != 0
@@ -118,7 +118,7 @@ func (a *agent) send(n *node) {
 		if err != nil {
 			a.log.Debug("could not send", "peer", to.Name, "error", err)
 		}
-		a.do(func(time.Time) { a.sent(n, o, err) })
+		a.do(func(claims.Instant) { a.sent(n, o, err) })
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 type node struct {
 	id       claims.Node
 	name     string
+	voter    string // name without the incarnation: voters are counted by it
 	addr     string
 	list     memberlist.Node
 	observer bool
@@ -54,8 +55,8 @@ const (
 
 func (n *node) inView() bool { return n.phase == nodeInView || n.phase == nodeDoubted }
 
-func (a *agent) nodeJoined(now time.Time, list memberlist.Node) {
-	_, incarnation, err := splitName(list.Name)
+func (a *agent) nodeJoined(now claims.Instant, list memberlist.Node) {
+	voter, incarnation, err := splitName(list.Name)
 	if err != nil {
 		return
 	}
@@ -66,13 +67,13 @@ func (a *agent) nodeJoined(now time.Time, list memberlist.Node) {
 		return
 	}
 	n := &node{
-		id: claims.Node(incarnation), name: list.Name, addr: list.Address(), list: list, new: newTicks,
+		id: claims.Node(incarnation), name: list.Name, voter: voter, addr: list.Address(), list: list, new: newTicks,
 		observer: len(list.Meta) == 1 && list.Meta[0] == observerMeta,
 		out:      make(chan outgoing, maxTold+1), // and one claims message
 	}
 	a.nodes[n.id] = n
 	a.senders.Go(func() { a.send(n) })
-	a.machine.NodeUp(now, n.id, !n.observer)
+	a.machine.NodeUp(now, n.id, n.voter, !n.observer)
 	a.news(n, slog.LevelInfo, "node joined", "addr", n.addr)
 	a.tellGone(n)
 	a.viewChanged()
@@ -93,7 +94,7 @@ func (a *agent) tellGone(n *node) {
 // nodeLeft: memberlist has a node no longer on its list. Of those in view it may
 // have been misled: one sick node, or a word that a netsplit has held up, takes
 // healthy ones from the lists of all. So the node has a last chance to answer.
-func (a *agent) nodeLeft(now time.Time, name string) {
+func (a *agent) nodeLeft(now claims.Instant, name string) {
 	n := a.find(name)
 	if n == nil {
 		return
@@ -108,34 +109,34 @@ func (a *agent) nodeLeft(now time.Time, name string) {
 	doubt := n.doubts
 	a.senders.Go(func() {
 		alive := a.c.traps.answers(n.name, n.addr, doubtTimeout)
-		a.do(func(now time.Time) { a.doubtAnswered(now, n, doubt, alive) })
+		a.do(func(now claims.Instant) { a.doubtAnswered(now, n, doubt, alive) })
 		if alive {
 			a.c.list.Join([]string{n.addr}) // so that it contradicts
 		}
 	})
 }
 
-func (a *agent) doubtAnswered(now time.Time, n *node, doubt uint64, alive bool) {
+func (a *agent) doubtAnswered(now claims.Instant, n *node, doubt uint64, alive bool) {
 	if a.nodes[n.id] == n && n.phase == nodeDoubted && n.doubts == doubt && !alive {
 		a.giveUp(now, n)
 	}
 }
 
 // tickDoubt gives a node up that memberlist does not take back.
-func (a *agent) tickDoubt(now time.Time, n *node) {
+func (a *agent) tickDoubt(now claims.Instant, n *node) {
 	if n.doubted++; n.doubted > maxDoubtTicks {
 		a.giveUp(now, n)
 	}
 }
 
-func (a *agent) giveUp(now time.Time, n *node) {
+func (a *agent) giveUp(now claims.Instant, n *node) {
 	a.news(n, slog.LevelWarn, "node does not answer and was given up")
 	a.remove(now, n)
 }
 
 // remove forgets a node that is not on memberlist's list. Where it was is looked
 // at for a long time, unless it went by itself.
-func (a *agent) remove(now time.Time, n *node) {
+func (a *agent) remove(now claims.Instant, n *node) {
 	delete(a.nodes, n.id)
 	close(n.out)
 	a.machine.NodeDown(now, n.id)
@@ -146,7 +147,7 @@ func (a *agent) remove(now time.Time, n *node) {
 }
 
 // saidGoodbye takes a node out of the view that will be gone in a moment.
-func (a *agent) saidGoodbye(now time.Time, n *node) {
+func (a *agent) saidGoodbye(now claims.Instant, n *node) {
 	if n.phase == nodeLeaving {
 		return
 	}
@@ -164,7 +165,7 @@ func (a *agent) saidGoodbye(now time.Time, n *node) {
 // processGone is the tripwire's word that the process of a node has ended. It
 // is told to all, as not everybody watches that node.
 func (a *agent) processGone(name string, proof error) {
-	a.do(func(now time.Time) {
+	a.do(func(now claims.Instant) {
 		n := a.find(name)
 		if n == nil || !n.inView() {
 			return
@@ -182,7 +183,7 @@ func (a *agent) processGone(name string, proof error) {
 // depart takes a node out of the view before memberlist does. The proof may
 // mislead, as when a firewall refuses connections: so the node is asked, now
 // and until memberlist gives it up, and a word from itself takes it back.
-func (a *agent) depart(now time.Time, n *node) {
+func (a *agent) depart(now claims.Instant, n *node) {
 	if n == nil || !n.inView() {
 		return
 	}
@@ -199,13 +200,13 @@ func (a *agent) depart(now time.Time, n *node) {
 func (a *agent) question(n *node) (number uint64) { return a.tell(n, word{kind: wordQuestion}) }
 
 // answered takes a departure back, if the question was put after it.
-func (a *agent) answered(now time.Time, n *node, number uint64) {
+func (a *agent) answered(now claims.Instant, n *node, number uint64) {
 	if n.phase != nodeDeparted || number < n.asked {
 		return
 	}
 	n.phase = nodeInView
 	a.news(n, slog.LevelWarn, "a node that was taken for gone is alive")
-	a.machine.NodeUp(now, n.id, !n.observer)
+	a.machine.NodeUp(now, n.id, n.voter, !n.observer)
 	a.viewChanged()
 }
 

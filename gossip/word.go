@@ -3,7 +3,6 @@ package gossip
 import (
 	"encoding/binary"
 	"fmt"
-	"time"
 
 	"highlander/internal/claims"
 )
@@ -66,7 +65,7 @@ func (a *agent) tell(n *node, w word) (number uint64) {
 }
 
 // hear takes a word.
-func (a *agent) hear(now time.Time, w word) {
+func (a *agent) hear(now claims.Instant, w word) {
 	n := a.nodes[w.from]
 	if n == nil || w.to != a.self { // a node that is not known yet, or means an earlier process here
 		return

@@ -11,20 +11,20 @@ import (
 type wired struct {
 	b      *testing.B
 	nodes  []*Machine
-	now    time.Time
+	now    Instant
 	ids    []string
 	buf    []byte
 	states int // sent
 }
 
 func newWired(b *testing.B, ids int) *wired {
-	w := &wired{b: b, now: simEpoch}
+	w := &wired{b: b, now: simStart}
 	for n := range Node(3) {
-		w.nodes = append(w.nodes, New(Config{Self: n + 1}))
+		w.nodes = append(w.nodes, New(w.now, Config{Self: n + 1}))
 	}
 	for _, m := range w.nodes {
 		for _, o := range w.nodes {
-			m.NodeUp(w.now, o.cfg.Self, true)
+			m.NodeUp(w.now, o.cfg.Self, "", true)
 		}
 	}
 	for i := range ids {
@@ -40,7 +40,7 @@ func (w *wired) deliver() {
 		for _, m := range w.nodes {
 			for _, n := range m.Outbox(nil) {
 				busy = true
-				w.now = w.now.Add(100 * time.Microsecond)
+				w.now = w.now.add(100 * time.Microsecond)
 				w.buf = AppendMessage(w.buf[:0], m.Message(w.now, n, 500))
 				msg, err := ParseMessage(w.buf)
 				if err != nil {
@@ -68,7 +68,7 @@ func (w *wired) node(n Node) *Machine {
 func (w *wired) start() {
 	for _, m := range w.nodes {
 		for _, id := range w.ids {
-			m.Acquire(w.now, id, "127.0.0.1:8080")
+			m.Acquire(w.now, id, "127.0.0.1:8080", 0)
 		}
 	}
 	w.deliver()
@@ -144,7 +144,7 @@ func BenchmarkIdleTick(b *testing.B) {
 	w.states = 0
 	b.ReportAllocs()
 	for b.Loop() {
-		w.now = w.now.Add(time.Second)
+		w.now = w.now.add(time.Second)
 		for _, m := range w.nodes {
 			m.Tick(w.now)
 		}

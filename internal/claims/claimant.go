@@ -1,13 +1,10 @@
 package claims
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
 // pursue takes the claims of this node one step further. It returns whether it
 // changed something that can have consequences.
-func (m *Machine) pursue(now time.Time, r *record) bool {
+func (m *Machine) pursue(now Instant, r *record) bool {
 	for _, o := range r.own {
 		switch {
 		case o.token == 0:
@@ -51,12 +48,12 @@ func (l *link) votesFor(c Claim) bool {
 }
 
 // win takes a token above all that were heard of.
-func (m *Machine) win(now time.Time, r *record, o *ownClaim) {
+func (m *Machine) win(now Instant, r *record, o *ownClaim) {
 	m.takeToken(now, r, o)
 	o.won = o.token
 }
 
-func (m *Machine) takeToken(now time.Time, r *record, o *ownClaim) {
+func (m *Machine) takeToken(now Instant, r *record, o *ownClaim) {
 	m.clock.merge(HLC(r.floor))
 	o.token = uint64(m.clock.next(now))
 	o.tokenVer, o.raisedAt = 0, m.ticks
@@ -85,7 +82,7 @@ func (m *Machine) ackedByAll(r *record, ver HLC) bool {
 }
 
 // meetRivals compares this holder with the others there are (rules 14 to 16).
-func (m *Machine) meetRivals(now time.Time, r *record, o *ownClaim) bool {
+func (m *Machine) meetRivals(now Instant, r *record, o *ownClaim) bool {
 	alone := true
 	changed := false
 	for _, c := range m.liveClaims(r) {
@@ -160,7 +157,7 @@ func (o *ownClaim) yieldsTo(v *rival, c *liveClaim) bool {
 
 // standAlone forgets the rivals that are gone and raises the token above all
 // that were heard of, at most once a tick (rule 16).
-func (m *Machine) standAlone(now time.Time, r *record, o *ownClaim) bool {
+func (m *Machine) standAlone(now Instant, r *record, o *ownClaim) bool {
 	changed := false
 	if len(o.rivals) > 0 {
 		o.rivals = nil

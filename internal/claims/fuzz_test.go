@@ -25,7 +25,7 @@ func FuzzMachine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, script []byte) {
 		const most = 1000 // a longer script takes long, but shows nothing new
 		script = script[:min(most, len(script))]
-		z := &fuzzed{t: t, script: script, now: simEpoch, m: New(Config{Self: 1})}
+		z := &fuzzed{t: t, script: script, now: simStart, m: New(simStart, Config{Self: 1})}
 		z.m.idleTicks, z.m.goneTicks = 2, 4
 		for len(z.script) > 0 {
 			z.step()
@@ -51,7 +51,7 @@ const (
 type fuzzed struct {
 	t      *testing.T
 	script []byte
-	now    time.Time
+	now    Instant
 	m      *Machine
 	mine   []Claim
 }
@@ -70,16 +70,16 @@ func (z *fuzzed) id() string { return string('a' + rune(z.next(2))) }
 func (z *fuzzed) peer() Node { return Node(2 + z.next(4)) }
 
 func (z *fuzzed) step() {
-	z.now = z.now.Add(time.Millisecond)
+	z.now = z.now.add(time.Millisecond)
 	switch z.next(opCount) {
 	case opUp:
-		z.m.NodeUp(z.now, z.peer(), z.next(4) != 0)
+		z.m.NodeUp(z.now, z.peer(), "", z.next(4) != 0)
 	case opDown:
 		z.m.NodeDown(z.now, z.peer())
 	case opTick:
 		z.m.Tick(z.now)
 	case opAcquire:
-		z.mine = append(z.mine, z.m.Acquire(z.now, z.id(), ""))
+		z.mine = append(z.mine, z.m.Acquire(z.now, z.id(), "", 0))
 	case opRelease:
 		if len(z.mine) > 0 {
 			z.m.Release(z.now, z.id(), z.mine[int(z.next(8))%len(z.mine)])

@@ -19,8 +19,8 @@ func (h HLC) Time() time.Time { return time.UnixMicro(int64(h >> hlcBits)) }
 type hybridClock struct{ last HLC }
 
 // next returns a value above all that were returned or merged before.
-func (c *hybridClock) next(now time.Time) HLC {
-	physical := HLC(max(now.UnixMicro(), 0)) << hlcBits
+func (c *hybridClock) next(now Instant) HLC {
+	physical := HLC(max(now.Wall.UnixMicro(), 0)) << hlcBits
 	c.last = max(physical, c.last+1)
 	return c.last
 }

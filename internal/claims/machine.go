@@ -9,7 +9,14 @@ import (
 // Config is what a Machine needs to know.
 type Config struct {
 	Self     Node
-	Observer bool // sees everything, votes on nothing and claims nothing
+	Name     string // of the voter, the same at each start
+	Observer bool   // sees everything, votes on nothing and claims nothing
+}
+
+// Instant is a moment, read from the two clocks of a node.
+type Instant struct {
+	Wall time.Time     // the time of day, which may jump: for the hybrid clock only
+	Up   time.Duration // boottime.Now, which does not: for all that runs out
 }
 
 // Timing of the protocol, in ticks of one second, and bounds.
@@ -75,6 +82,7 @@ type Machine struct {
 // peer is another node, in view or remembered.
 type peer struct {
 	node       Node
+	name       string
 	index      int
 	inView     bool
 	everInView bool
@@ -126,13 +134,14 @@ type link struct {
 // ownClaim is a claim of this node.
 type ownClaim struct {
 	Claim
-	meta     string
-	token    uint64 // zero: waiting
-	won      uint64
-	shown    uint64 // the token handed out; zero: none yet
-	tokenVer HLC    // version of the State that shows the token; zero: not yet published
-	raisedAt uint64 // tick of the last change of the token
-	rivals   []rival
+	meta       string
+	stopWithin time.Duration
+	token      uint64 // zero: waiting
+	won        uint64
+	shown      uint64 // the token handed out; zero: none yet
+	tokenVer   HLC    // version of the State that shows the token; zero: not yet published
+	raisedAt   uint64 // tick of the last change of the token
+	rivals     []rival
 }
 
 // rival is another holder that this one has met (rules 14 and 15).
@@ -143,8 +152,8 @@ type rival struct {
 	votes   int
 }
 
-// New returns the machine of a node that is alone.
-func New(cfg Config) *Machine {
+// New returns the machine of a node that is alone and starts now.
+func New(now Instant, cfg Config) *Machine {
 	return &Machine{cfg: cfg, byNode: map[Node]*peer{}, ids: map[string]*record{}, idleTicks: idleTicks, goneTicks: goneTicks}
 }
 
@@ -160,12 +169,13 @@ func (m *Machine) MergeHLC(h HLC) {
 	}
 }
 
-// Acquire makes a claim for id. It lasts until Release or a Conflict event.
-func (m *Machine) Acquire(now time.Time, id, meta string) Claim {
+// Acquire makes a claim for id. It lasts until Release or a Conflict event. The
+// holder has to be told stopWithin before the lease runs out.
+func (m *Machine) Acquire(now Instant, id, meta string, stopWithin time.Duration) Claim {
 	m.seq++
 	c := Claim{Node: m.cfg.Self, Seq: m.seq, Stamp: m.clock.next(now)}
 	r := m.record(now, id)
-	r.own = append(r.own, &ownClaim{Claim: c, meta: meta})
+	r.own = append(r.own, &ownClaim{Claim: c, meta: meta, stopWithin: stopWithin})
 	r.changed = true
 	m.touch(r)
 	m.finish(now)
@@ -174,7 +184,7 @@ func (m *Machine) Acquire(now time.Time, id, meta string) Claim {
 
 // Release removes a claim, be it waiting or a holder. It does nothing if the
 // claim is no more.
-func (m *Machine) Release(now time.Time, id string, c Claim) {
+func (m *Machine) Release(now Instant, id string, c Claim) {
 	r := m.ids[id]
 	if r == nil {
 		return
@@ -191,8 +201,9 @@ func (m *Machine) drop(r *record, o *ownClaim) {
 	r.changed = true
 }
 
-// NodeUp says that n is in view, as a voter or as an observer.
-func (m *Machine) NodeUp(now time.Time, n Node, voter bool) {
+// NodeUp says that n is in view, as a voter or as an observer. Its name is the
+// same at each of its starts.
+func (m *Machine) NodeUp(now Instant, n Node, name string, voter bool) {
 	if n == m.cfg.Self || n == 0 {
 		return
 	}
@@ -200,7 +211,7 @@ func (m *Machine) NodeUp(now time.Time, n Node, voter bool) {
 	if !p.inView {
 		p.since = m.clock.next(now)
 	}
-	p.inView, p.everInView, p.voter = true, true, voter
+	p.inView, p.everInView, p.name, p.voter = true, true, name, voter
 	p.unanswered = 0
 	m.sendEvery(p)
 	m.finish(now)
@@ -237,7 +248,7 @@ func (m *Machine) rejoined(p *peer, since HLC) {
 
 // NodeDown says that n has left the view: it ended, or the failure detector
 // gave it up. Its States are kept, as it may come back (rule 4).
-func (m *Machine) NodeDown(now time.Time, n Node) {
+func (m *Machine) NodeDown(now Instant, n Node) {
 	p := m.byNode[n]
 	if p == nil || !p.inView {
 		return
@@ -250,7 +261,7 @@ func (m *Machine) NodeDown(now time.Time, n Node) {
 }
 
 // Tick is to be called once a second.
-func (m *Machine) Tick(now time.Time) {
+func (m *Machine) Tick(now Instant) {
 	m.ticks++
 	for _, p := range m.peers {
 		switch {
@@ -339,7 +350,7 @@ func (r *record) raiseDue() bool {
 
 // Receive takes a message. One that is not for this start of this node, or
 // out of range, is dropped.
-func (m *Machine) Receive(now time.Time, msg Message) {
+func (m *Machine) Receive(now Instant, msg Message) {
 	if msg.To != m.cfg.Self || msg.From == m.cfg.Self || msg.From == 0 || !msg.sane() {
 		return
 	}
@@ -367,7 +378,7 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 }
 
 // update takes the State of a peer (rule 4).
-func (m *Machine) update(now time.Time, p *peer, u Update) {
+func (m *Machine) update(now Instant, p *peer, u Update) {
 	r := m.record(now, u.ID)
 	l := m.link(r, p)
 	if u.Seen != 0 && r.ver == 0 {
@@ -437,7 +448,7 @@ func (m *Machine) Outbox(nodes []Node) []Node {
 // Message returns what there is to tell n, at most limit States of it; n is one
 // of those that Outbox returned since the last input. What is not fetched is
 // not queued: it is made when it is asked for, and is then the newest.
-func (m *Machine) Message(now time.Time, n Node, limit int) Message {
+func (m *Machine) Message(now Instant, n Node, limit int) Message {
 	p := m.byNode[n]
 	msg := Message{From: m.cfg.Self, To: n, HLC: m.clock.next(now), Since: p.since, Pong: p.pongDue}
 	if p.pingDue {
@@ -505,7 +516,7 @@ func (m *Machine) holder(r *record) (Holder, bool) {
 // record returns what is kept of id. A new one may have been forgotten before:
 // its epoch starts at the clock, above all that were used then, and its floor
 // is not below the one it had.
-func (m *Machine) record(now time.Time, id string) *record {
+func (m *Machine) record(now Instant, id string) *record {
 	r := m.ids[id]
 	if r == nil {
 		r = &record{id: id, vote: Vote{Epoch: uint64(m.clock.next(now))}, floor: m.forgotten}

@@ -227,9 +227,9 @@ var mutations = []mutation{
 		rule: "13 pings are counted, not timed",
 		edits: []edit{{"machine.go", "case p.inView:\n", `case p.inView:
 			if p.leftAt != 0 {
-				p.unanswered += int(now.Unix()) - int(p.leftAt) - 1
+				p.unanswered += int(now.Wall.Unix()) - int(p.leftAt) - 1
 			}
-			p.leftAt = uint64(now.Unix())
+			p.leftAt = uint64(now.Wall.Unix())
 `}},
 		tests: "TestScripts/08", kinds: "script",
 	},

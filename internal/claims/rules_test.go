@@ -9,7 +9,7 @@ import (
 // A message can be forged, or come from a peer that is broken. These tests
 // show that no such message can put the machine out of order for good.
 
-func at(s int) time.Time { return simEpoch.Add(time.Duration(s) * time.Second) }
+func at(s int) Instant { return simStart.add(time.Duration(s) * time.Second) }
 
 // state returns a message of node 2 for node 1 with one State of id a.
 func stateOf2(change func(*Message, *Update)) Message {
@@ -34,8 +34,8 @@ func TestMessagesOutOfRangeAreDropped(t *testing.T) {
 		"other":   func(m *Message, _ *Update) { m.To = 3 }, // an earlier start of this process
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := New(Config{Self: 1})
-			m.NodeUp(at(0), 2, true)
+			m := New(at(0), Config{Self: 1})
+			m.NodeUp(at(0), 2, "", true)
 			m.Receive(at(0), stateOf2(change))
 			if len(m.ids) != 0 || m.HLC() >= maxHLC {
 				t.Errorf("the message was taken: %d ids, clock %d", len(m.ids), m.HLC())
@@ -46,9 +46,9 @@ func TestMessagesOutOfRangeAreDropped(t *testing.T) {
 
 // What was never said cannot have been acknowledged.
 func TestAcknowledgementInAdvanceDoesNotCount(t *testing.T) {
-	m := New(Config{Self: 1})
-	m.NodeUp(at(0), 2, true)
-	m.Acquire(at(0), "a", "")
+	m := New(at(0), Config{Self: 1})
+	m.NodeUp(at(0), 2, "", true)
+	m.Acquire(at(0), "a", "", 0)
 	m.Receive(at(0), stateOf2(func(_ *Message, u *Update) { u.Seen = maxHLC - 1 }))
 	m.Message(at(0), 2, 10)
 	m.Tick(at(1))
@@ -59,8 +59,8 @@ func TestAcknowledgementInAdvanceDoesNotCount(t *testing.T) {
 
 // A vote that was not yet given cannot have been given back.
 func TestVoteGivenBackInAdvanceIsNotFree(t *testing.T) {
-	m := New(Config{Self: 1})
-	m.NodeUp(at(0), 2, true)
+	m := New(at(0), Config{Self: 1})
+	m.NodeUp(at(0), 2, "", true)
 	claimOf2 := func(ver HLC, seq uint64, stamp HLC) Message {
 		return stateOf2(func(_ *Message, u *Update) {
 			u.Ver, u.Gave = ver, uint64(maxHLC)
@@ -69,7 +69,7 @@ func TestVoteGivenBackInAdvanceIsNotFree(t *testing.T) {
 	}
 	m.Receive(at(0), claimOf2(8, 1, 10))
 	m.Receive(at(0), claimOf2(9, 2, 10))
-	m.NodeUp(at(0), 3, true)
+	m.NodeUp(at(0), 3, "", true)
 	older := claimOf2(8, 1, 5)
 	older.From = 3
 	m.Receive(at(0), older) // better, but the vote for 2's claim is not free
@@ -81,8 +81,8 @@ func TestVoteGivenBackInAdvanceIsNotFree(t *testing.T) {
 // An answer to a ping that was never sent does not count, and does not make
 // the real answers look old.
 func TestPongInAdvanceDoesNotCount(t *testing.T) {
-	m := New(Config{Self: 1})
-	m.NodeUp(at(0), 2, true)
+	m := New(at(0), Config{Self: 1})
+	m.NodeUp(at(0), 2, "", true)
 	m.Receive(at(0), Message{From: 2, To: 1, Pong: 1 << 60})
 	for i := range 2 * silentAfter {
 		m.Tick(at(i))
@@ -96,8 +96,8 @@ func TestPongInAdvanceDoesNotCount(t *testing.T) {
 
 // Who is not a member cannot fill the memory under ever new names.
 func TestStrayNodesAreBounded(t *testing.T) {
-	m := New(Config{Self: 1})
-	m.NodeUp(at(0), 2, true)
+	m := New(at(0), Config{Self: 1})
+	m.NodeUp(at(0), 2, "", true)
 	for n := range Node(10 * maxStrays) {
 		msg := stateOf2(func(*Message, *Update) {})
 		msg.From = n + 10
@@ -117,11 +117,11 @@ func TestStrayNodesAreBounded(t *testing.T) {
 // A process that crashes and starts anew again and again is another node each
 // time, with claims for all its ids.
 func TestNodesThatComeAndGoAreBounded(t *testing.T) {
-	m := New(Config{Self: 1})
+	m := New(at(0), Config{Self: 1})
 	for i := range 1000 {
 		msg := stateOf2(func(_ *Message, u *Update) { u.Claims = []ClaimState{{Seq: 1, Stamp: 5}} })
 		msg.From = Node(i + 2)
-		m.NodeUp(at(i), msg.From, true)
+		m.NodeUp(at(i), msg.From, "", true)
 		m.Receive(at(i), msg)
 		m.NodeDown(at(i), msg.From)
 		m.Tick(at(i))
@@ -148,11 +148,11 @@ func TestClaimsOfOneInstantAreOrderedByNode(t *testing.T) {
 // them again, as long as the peer acknowledges many.
 func TestStatesUnderWayAreNotSentAgain(t *testing.T) {
 	const ids, batch = 1000, 10
-	a, b := New(Config{Self: 1}), New(Config{Self: 2})
-	a.NodeUp(at(0), 2, true)
-	b.NodeUp(at(0), 1, true)
+	a, b := New(at(0), Config{Self: 1}), New(at(0), Config{Self: 2})
+	a.NodeUp(at(0), 2, "", true)
+	b.NodeUp(at(0), 1, "", true)
 	for i := range ids {
-		a.Acquire(at(0), fmt.Sprint(i), "")
+		a.Acquire(at(0), fmt.Sprint(i), "", 0)
 	}
 	var flight []Message
 	for range ids / batch {

@@ -57,7 +57,7 @@ func compareScripts(t *testing.T, file, got, want string) {
 
 // runScript returns the script with what happens in place of what was expected.
 func runScript(t *testing.T, text string) string {
-	s := &script{t: t, now: simEpoch, log: newJournal(), nodes: map[Node]*scriptNode{}, told: map[string]news{}}
+	s := &script{t: t, now: simStart, log: newJournal(), nodes: map[Node]*scriptNode{}, told: map[string]news{}}
 	var out strings.Builder
 	expected := false
 	for _, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
@@ -87,7 +87,7 @@ func runScript(t *testing.T, text string) string {
 // delivered or lost.
 type script struct {
 	t      *testing.T
-	now    time.Time
+	now    Instant
 	nodes  map[Node]*scriptNode
 	flight []flight
 	cut    []Node // those on one side of a split
@@ -115,7 +115,7 @@ type flight struct {
 
 // do carries out one command.
 func (s *script) do(line string) {
-	s.now = s.now.Add(time.Millisecond)
+	s.now = s.now.add(time.Millisecond)
 	word := strings.Fields(line)
 	args := word[1:]
 	s.brief = word[0] == "deliver" && len(args) == 0
@@ -130,7 +130,7 @@ func (s *script) do(line string) {
 		s.start(s.node(args[0]), false)
 	case "claim": // claim NODE ID
 		n := s.node(args[0])
-		s.input(n, func(m *Machine) { s.say("%v is claimed", m.Acquire(s.now, args[1], "")) })
+		s.input(n, func(m *Machine) { s.say("%v is claimed", m.Acquire(s.now, args[1], "", 0)) })
 	case "release": // release CLAIM ID
 		n, seq, _ := strings.Cut(args[0], "/")
 		s.release(s.node(n), uint64(s.number(seq)), args[1])
@@ -192,12 +192,12 @@ func (s *script) all() []Node {
 }
 
 func (s *script) start(n Node, voter bool) {
-	s.nodes[n] = &scriptNode{m: New(Config{Self: n, Observer: !voter}), silent: map[Node]bool{}}
+	s.nodes[n] = &scriptNode{m: New(s.now, Config{Self: n, Observer: !voter}), silent: map[Node]bool{}}
 	for _, o := range s.all() {
 		if o != n {
 			s.nodes[n].m.MergeHLC(s.nodes[o].m.HLC())
-			s.input(n, func(m *Machine) { m.NodeUp(s.now, o, true) })
-			s.input(o, func(m *Machine) { m.NodeUp(s.now, n, voter) })
+			s.input(n, func(m *Machine) { m.NodeUp(s.now, o, fmt.Sprint("n", o), true) })
+			s.input(o, func(m *Machine) { m.NodeUp(s.now, n, fmt.Sprint("n", n), voter) })
 		}
 	}
 }
@@ -330,7 +330,7 @@ func (s *script) arrive(f flight) {
 	if s.nodes[f.to].gone {
 		return
 	}
-	s.now = s.now.Add(time.Millisecond)
+	s.now = s.now.add(time.Millisecond)
 	msg, err := ParseMessage(f.b)
 	if err != nil {
 		s.t.Fatal(err)
@@ -339,7 +339,7 @@ func (s *script) arrive(f flight) {
 }
 
 func (s *script) tick() {
-	s.now = s.now.Add(time.Second)
+	s.now = s.now.add(time.Second)
 	for _, n := range s.all() {
 		if !s.nodes[n].frozen {
 			s.input(n, func(m *Machine) { m.Tick(s.now) })
@@ -353,7 +353,7 @@ func (s *script) tick() {
 func (s *script) view(n, o Node, sees bool) {
 	s.input(n, func(m *Machine) {
 		if sees {
-			m.NodeUp(s.now, o, true)
+			m.NodeUp(s.now, o, fmt.Sprint("n", o), true)
 		} else {
 			m.NodeDown(s.now, o)
 		}

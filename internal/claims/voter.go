@@ -1,10 +1,8 @@
 package claims
 
-import "time"
-
 // finish settles all that the input touched: after it, nothing would change
 // without a further input.
-func (m *Machine) finish(now time.Time) {
+func (m *Machine) finish(now Instant) {
 	for i := 0; i < len(m.touched); i++ {
 		r := m.touched[i]
 		m.settle(now, r)
@@ -13,7 +11,7 @@ func (m *Machine) finish(now time.Time) {
 	m.touched = m.touched[:0]
 }
 
-func (m *Machine) settle(now time.Time, r *record) {
+func (m *Machine) settle(now Instant, r *record) {
 	for {
 		for m.step(now, r) {
 		}
@@ -25,7 +23,7 @@ func (m *Machine) settle(now time.Time, r *record) {
 }
 
 // step returns whether it changed something that can have consequences.
-func (m *Machine) step(now time.Time, r *record) bool {
+func (m *Machine) step(now Instant, r *record) bool {
 	if m.voteOn(r) {
 		return true
 	}
@@ -35,7 +33,7 @@ func (m *Machine) step(now time.Time, r *record) bool {
 
 // publish makes a new version of the State of r and sends it to all in view
 // (rule 3).
-func (m *Machine) publish(now time.Time, r *record) {
+func (m *Machine) publish(now Instant, r *record) {
 	r.ver = m.clock.next(now)
 	r.changed = false
 	for _, o := range r.own {

@@ -64,10 +64,11 @@ func FuzzParseMessage(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(again, msg) {
 			t.Fatalf("%+v came back as %+v, %v", msg, again, err)
 		}
-		m := New(Config{Self: 2})
-		m.NodeUp(msg.HLC.Time(), msg.From, true)
-		m.Acquire(msg.HLC.Time(), "a", "")
-		m.Receive(msg.HLC.Time(), msg)
-		m.Tick(msg.HLC.Time())
+		now := Instant{Wall: msg.HLC.Time()}
+		m := New(now, Config{Self: 2})
+		m.NodeUp(now, msg.From, "", true)
+		m.Acquire(now, "a", "", 0)
+		m.Receive(now, msg)
+		m.Tick(now)
 	})
 }

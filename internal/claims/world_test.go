@@ -18,8 +18,10 @@ const (
 	sec = time.Second
 )
 
-// simEpoch is the wall clock of a host without skew when a run starts.
-var simEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+// simStart is when a run starts, by the clocks of a host without skew.
+var simStart = Instant{Wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Up: time.Hour}
+
+func (i Instant) add(d time.Duration) Instant { return Instant{i.Wall.Add(d), i.Up + d} }
 
 type world struct {
 	profile profile
@@ -177,7 +179,7 @@ func (w *world) node(name Node) *simNode { return w.nodes[name-1] }
 func (w *world) newNode(host int) *simNode {
 	n := &simNode{w: w, name: Node(len(w.nodes) + 1), host: host, alive: true, highest: map[string]uint64{}}
 	n.voter = host == 0 || !w.chance(w.profile.observers)
-	n.m = New(Config{Self: n.name, Observer: !n.voter})
+	n.m = New(n.clock(), Config{Self: n.name, Observer: !n.voter})
 	if w.profile.forgetful {
 		n.m.idleTicks, n.m.goneTicks = 3+w.rng.IntN(6), 8+w.rng.Uint64N(8)
 	}
@@ -192,10 +194,11 @@ func (w *world) newNode(host int) *simNode {
 
 func (n *simNode) String() string { return fmt.Sprintf("n%d", n.name) }
 
-// clock is what the host's wall clock shows.
-func (n *simNode) clock() time.Time {
+// clock is what the host's clocks show.
+func (n *simNode) clock() Instant {
 	h := n.w.hosts[n.host]
-	return simEpoch.Add(h.skew + time.Duration(float64(n.w.now)*h.rate))
+	passed := time.Duration(float64(n.w.now) * h.rate)
+	return Instant{Wall: simStart.Wall.Add(h.skew + passed), Up: simStart.Up + passed}
 }
 
 func (n *simNode) tick() {
@@ -211,7 +214,7 @@ func (n *simNode) tick() {
 
 // input gives something to the machine and carries out what it says, as the
 // engine does.
-func (n *simNode) input(do func(now time.Time)) {
+func (n *simNode) input(do func(now Instant)) {
 	do(n.clock())
 	n.w.noteSilence(n)
 	n.tellStory()
@@ -271,7 +274,7 @@ func (n *simNode) send(to *simNode, msg Message) {
 
 // repeat is done some time after msg was sent, for what was not acknowledged.
 func (n *simNode) repeat(msg Message) {
-	n.input(func(time.Time) {
+	n.input(func(Instant) {
 		for _, u := range msg.Updates {
 			if u.WantAck {
 				n.m.Repeat(msg.To, u.ID, u.Ver)
@@ -315,7 +318,7 @@ func (n *simNode) deliver(b []byte) {
 	}
 	n.w.messages++
 	n.w.logReceipt(msg)
-	n.input(func(now time.Time) { n.m.Receive(now, msg) })
+	n.input(func(now Instant) { n.m.Receive(now, msg) })
 }
 
 // event is what the engine and the application do about it.
@@ -390,8 +393,8 @@ func (n *simNode) acquire(id string) {
 	if mine >= n.w.profile.claims || !n.voter {
 		return
 	}
-	n.input(func(now time.Time) {
-		c := n.m.Acquire(now, id, n.String())
+	n.input(func(now Instant) {
+		c := n.m.Acquire(now, id, n.String(), 0)
 		n.leases = append(n.leases, &lease{node: n, id: id, claim: c, askedAt: n.w.now})
 		n.w.logf("%v claims %s: %v", n, id, c)
 	})
@@ -404,7 +407,7 @@ func (n *simNode) release(l *lease, why string) {
 	n.w.logf("%v %s: %v of %s", n, why, l.claim, l.id)
 	n.remove(l)
 	n.w.releasedAt = n.w.now
-	n.input(func(now time.Time) { n.m.Release(now, l.id, l.claim) })
+	n.input(func(now Instant) { n.m.Release(now, l.id, l.claim) })
 }
 
 // boot starts a process on host, which joins those it can reach: the clocks
@@ -451,7 +454,7 @@ func (n *simNode) up(o *simNode) {
 	n.view[i], n.changeAt[i] = true, 0
 	n.w.calm = false
 	n.w.logf("%v sees %v", n, o)
-	n.input(func(now time.Time) { n.m.NodeUp(now, o.name, o.voter) })
+	n.input(func(now Instant) { n.m.NodeUp(now, o.name, fmt.Sprint("host", o.host), o.voter) })
 }
 
 func (n *simNode) down(o *simNode) {
@@ -462,7 +465,7 @@ func (n *simNode) down(o *simNode) {
 	n.view[i], n.changeAt[i] = false, 0
 	n.w.calm = false
 	n.w.logf("%v loses %v", n, o)
-	n.input(func(now time.Time) { n.m.NodeDown(now, o.name) })
+	n.input(func(now Instant) { n.m.NodeDown(now, o.name) })
 }
 
 // parts numbers the hosts by which of them reach each other, if only through
