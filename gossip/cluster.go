@@ -28,6 +28,7 @@ type Cluster struct {
 	cfg  Config
 	name string
 	addr string
+	meta nodeMeta // of this node
 	log  *slog.Logger
 
 	agent     *agent
@@ -82,7 +83,7 @@ func open(cfg Config) (*Cluster, error) {
 	rand.Read(seed[:])
 	incarnation := binary.BigEndian.Uint64(seed[:])
 	name := joinName(cfg.Name, incarnation)
-	c := &Cluster{cfg: cfg, name: name, log: cfg.Logger.With("node", name)}
+	c := &Cluster{cfg: cfg, name: name, meta: nodeMeta{observer: cfg.Observer}, log: cfg.Logger.With("node", name)}
 	c.dropped = &dropLog{log: c.log}
 	inner := cfg.Transport
 	if inner == nil {

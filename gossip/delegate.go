@@ -13,8 +13,6 @@ import (
 // way of its packets, so they post what they bring; only those that run on a
 // stream's own goroutine wait for the agent.
 
-const observerMeta = 'o' // memberlist's meta of an observer
-
 // The first byte of a claims.Message; for other messages see word.
 const (
 	kindClaims = 'c' // on a stream
@@ -22,12 +20,7 @@ const (
 )
 
 // NodeMeta implements memberlist.Delegate.
-func (a *agent) NodeMeta(int) []byte {
-	if a.c.cfg.Observer {
-		return []byte{observerMeta}
-	}
-	return nil
-}
+func (a *agent) NodeMeta(int) []byte { return a.c.meta.append(nil) }
 
 // GetBroadcasts implements memberlist.Delegate.
 func (a *agent) GetBroadcasts(int, int) [][]byte { return nil }
@@ -65,24 +58,32 @@ func (a *agent) MergeRemoteState(b []byte, _ bool) {
 
 // NotifyAlive implements memberlist.AliveDelegate: it refuses strangers.
 func (a *agent) NotifyAlive(n *memberlist.Node) error {
-	err := a.checkNode(n)
+	meta, err := a.checkNode(n)
 	if err != nil {
 		a.c.dropped.count(err.Error())
+		return err
+	}
+	if err = a.c.meta.agree(n.Name, meta); err != nil {
+		a.c.dropped.refused(err.Error())
 	}
 	return err
 }
 
-func (a *agent) checkNode(n *memberlist.Node) error {
+func (a *agent) checkNode(n *memberlist.Node) (nodeMeta, error) {
 	_, incarnation, err := splitName(n.Name)
 	switch {
 	case err != nil:
-		return err
+		return nodeMeta{}, err
 	case incarnation == 0 || claims.Node(incarnation) == a.self && n.Name != a.c.name:
-		return fmt.Errorf("node name %q: the incarnation is not its own", n.Name)
+		return nodeMeta{}, fmt.Errorf("node name %q: the incarnation is not its own", n.Name)
 	case len(n.Addr) != 4 && len(n.Addr) != 16 || n.Addr.IsUnspecified() || n.Port == 0:
-		return fmt.Errorf("node %q: nobody can be reached at %s, port %d", n.Name, n.Addr, n.Port)
+		return nodeMeta{}, fmt.Errorf("node %q: nobody can be reached at %s, port %d", n.Name, n.Addr, n.Port)
 	}
-	return nil
+	meta, err := parseMeta(n.Meta)
+	if err != nil {
+		return meta, fmt.Errorf("node %q: %w", n.Name, err)
+	}
+	return meta, nil
 }
 
 // NotifyJoin implements memberlist.EventDelegate.

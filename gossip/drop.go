@@ -14,19 +14,41 @@ import (
 type dropLog struct {
 	log *slog.Logger
 
-	mu     sync.Mutex
-	n      uint64
-	logged time.Time
+	mu            sync.Mutex
+	n             uint64
+	drop, refusal throttle
 }
 
 func (d *dropLog) count(reason string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.n++
-	if now := time.Now(); now.Sub(d.logged) >= time.Second {
-		d.logged = now
+	if d.drop.ready(time.Second) {
 		d.log.Warn("dropped what is not for this cluster", "reason", reason, "total", d.n)
 	}
+}
+
+// refused counts a node of other rules. Somebody has to do something about it.
+func (d *dropLog) refused(reason string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.n++
+	if d.refusal.ready(time.Second) {
+		d.log.Error("refused a node whose settings are others: all need the same", "reason", reason, "total", d.n)
+	}
+}
+
+// throttle lets something pass once in a while.
+type throttle struct{ passed time.Time }
+
+// ready says whether it may pass now, the last time being that long ago.
+func (t *throttle) ready(every time.Duration) bool {
+	now := time.Now()
+	if now.Sub(t.passed) < every {
+		return false
+	}
+	t.passed = now
+	return true
 }
 
 func (d *dropLog) total() uint64 {

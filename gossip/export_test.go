@@ -130,3 +130,6 @@ func (c *Cluster) Advance(by time.Duration) {
 
 // SettleTime is how long the first node looks for others.
 const SettleTime = settleTime
+
+// VoterMeta is memberlist's meta of a voter in available mode.
+var VoterMeta = string(nodeMeta{}.append(nil))

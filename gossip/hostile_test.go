@@ -445,7 +445,7 @@ func aliveMessage(name, ip string, port uint16) string {
 	return "\x86" +
 		text("Incarnation") + "\x01" + text("Node") + text(name) + text("Addr") + text(ip) +
 		text("Port") + "\xcd" + string(binary.BigEndian.AppendUint16(nil, port)) +
-		text("Meta") + text("") + text("Vsn") + text("\x01\x05\x05\x00\x00\x00")
+		text("Meta") + text(gossip.VoterMeta) + text("Vsn") + text("\x01\x05\x05\x00\x00\x00")
 }
 
 // FuzzReceive: whatever reaches a node behind the key and the label, it goes on.

@@ -13,17 +13,17 @@ import (
 
 // node is another node that memberlist knows.
 type node struct {
-	id       claims.Node
-	name     string
-	voter    string // name without the incarnation: voters are counted by it
-	addr     string
-	list     memberlist.Node
-	observer bool
-	phase    nodePhase
-	asked    uint64 // nodeDeparted: number of the first question since
-	new      int    // ticks for which it is told who is gone
-	doubts   uint64 // nodeDoubted: number of the doubt
-	doubted  int    // nodeDoubted: ticks
+	id      claims.Node
+	name    string
+	voter   string // name without the incarnation: voters are counted by it
+	addr    string
+	list    memberlist.Node
+	meta    nodeMeta
+	phase   nodePhase
+	asked   uint64 // nodeDeparted: number of the first question since
+	new     int    // ticks for which it is told who is gone
+	doubts  uint64 // nodeDoubted: number of the doubt
+	doubted int    // nodeDoubted: ticks
 
 	// Of the sender; out and list are all that its goroutine uses.
 	out            chan outgoing
@@ -57,7 +57,8 @@ func (n *node) inView() bool { return n.phase == nodeInView || n.phase == nodeDo
 
 func (a *agent) nodeJoined(now claims.Instant, list memberlist.Node) {
 	voter, incarnation, err := splitName(list.Name)
-	if err != nil {
+	meta, metaErr := parseMeta(list.Meta)
+	if err != nil || metaErr != nil { // NotifyAlive lets none of these pass
 		return
 	}
 	if n := a.nodes[claims.Node(incarnation)]; n != nil {
@@ -68,12 +69,12 @@ func (a *agent) nodeJoined(now claims.Instant, list memberlist.Node) {
 	}
 	n := &node{
 		id: claims.Node(incarnation), name: list.Name, voter: voter, addr: list.Address(), list: list, new: newTicks,
-		observer: len(list.Meta) == 1 && list.Meta[0] == observerMeta,
-		out:      make(chan outgoing, maxTold+1), // and one claims message
+		meta: meta,
+		out:  make(chan outgoing, maxTold+1), // and one claims message
 	}
 	a.nodes[n.id] = n
 	a.senders.Go(func() { a.send(n) })
-	a.machine.NodeUp(now, n.id, n.voter, !n.observer)
+	a.machine.NodeUp(now, n.id, n.voter, !n.meta.observer)
 	a.news(n, slog.LevelInfo, "node joined", "addr", n.addr)
 	a.tellGone(n)
 	a.viewChanged()
@@ -206,14 +207,14 @@ func (a *agent) answered(now claims.Instant, n *node, number uint64) {
 	}
 	n.phase = nodeInView
 	a.news(n, slog.LevelWarn, "a node that was taken for gone is alive")
-	a.machine.NodeUp(now, n.id, n.voter, !n.observer)
+	a.machine.NodeUp(now, n.id, n.voter, !n.meta.observer)
 	a.viewChanged()
 }
 
 // news logs what happened to a node. Of an observer, which comes and goes with
 // each look at the status, it is none.
 func (a *agent) news(n *node, level slog.Level, text string, args ...any) {
-	if n.observer {
+	if n.meta.observer {
 		level = slog.LevelDebug
 	}
 	a.log.Log(context.Background(), level, text, append([]any{"peer", n.name}, args...)...)
@@ -233,7 +234,7 @@ func (a *agent) viewChanged() {
 	var names []string
 	for _, n := range a.nodes {
 		if n.inView() {
-			members = append(members, Member{Name: n.name, Addr: n.addr, Observer: n.observer})
+			members = append(members, Member{Name: n.name, Addr: n.addr, Observer: n.meta.observer})
 			names = append(names, n.name)
 		}
 	}

@@ -1,0 +1,88 @@
+package gossip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// rules are what all voters of a cluster have to agree on: two parts of it that
+// each follow other rules could each elect a holder. The zero value is
+// available mode.
+type rules struct {
+	quorum, voters int
+	ttl            time.Duration
+}
+
+func (r rules) String() string {
+	if r == (rules{}) {
+		return "available mode"
+	}
+	return fmt.Sprintf("quorum %d of %d, TTL %v", r.quorum, r.voters, r.ttl)
+}
+
+// nodeMeta is what a node tells about itself when it joins: memberlist's meta
+// of it. It never changes.
+type nodeMeta struct {
+	observer    bool     // then there are no rules, as it votes on nothing
+	rules       rules    // of a voter
+	certificate [32]byte // SHA-256 of what proves that this incarnation is dead; zeros: there is none
+}
+
+// The encoding of a nodeMeta: version, flags, quorum and voters in two bytes
+// each, the TTL in eight (nanoseconds), the hash of the certificate.
+const (
+	metaVersion  = 1
+	metaObserver = 1 // flag
+	metaLen      = 1 + 1 + 2 + 2 + 8 + 32
+)
+
+func (m nodeMeta) append(b []byte) []byte {
+	var flags byte
+	if m.observer {
+		flags |= metaObserver
+	}
+	b = append(b, metaVersion, flags)
+	b = binary.BigEndian.AppendUint16(b, uint16(m.rules.quorum))
+	b = binary.BigEndian.AppendUint16(b, uint16(m.rules.voters))
+	b = binary.BigEndian.AppendUint64(b, uint64(m.rules.ttl))
+	return append(b, m.certificate[:]...)
+}
+
+// parseMeta is the reverse of append: a meta has one encoding only.
+func parseMeta(b []byte) (nodeMeta, error) {
+	switch {
+	case len(b) == 0:
+		return nodeMeta{}, errors.New("meta is empty")
+	case b[0] != metaVersion:
+		return nodeMeta{}, fmt.Errorf("meta of version %d, this is version %d", b[0], metaVersion)
+	case len(b) != metaLen:
+		return nodeMeta{}, fmt.Errorf("meta has %d bytes, not %d", len(b), metaLen)
+	case b[1]&^metaObserver != 0:
+		return nodeMeta{}, fmt.Errorf("meta has unknown flags %#x", b[1])
+	}
+	m := nodeMeta{
+		observer: b[1]&metaObserver != 0,
+		rules: rules{
+			quorum: int(binary.BigEndian.Uint16(b[2:])),
+			voters: int(binary.BigEndian.Uint16(b[4:])),
+			ttl:    time.Duration(binary.BigEndian.Uint64(b[6:])),
+		},
+	}
+	copy(m.certificate[:], b[14:])
+	if m.rules != (rules{}) && (m.observer || m.rules.quorum == 0 || m.rules.voters == 0 || m.rules.ttl <= 0) {
+		return nodeMeta{}, fmt.Errorf("meta has rules that nobody can have: observer %t, quorum %d of %d, TTL %d ns",
+			m.observer, m.rules.quorum, m.rules.voters, m.rules.ttl)
+	}
+	return m, nil
+}
+
+// agree returns an error if the node called name must not take part in the same
+// cluster as this one. Observers may take part in any.
+func (m nodeMeta) agree(name string, other nodeMeta) error {
+	if m.observer || other.observer || m.rules == other.rules {
+		return nil
+	}
+	return fmt.Errorf("node %s runs %v; this one runs %v", name, other.rules, m.rules)
+}
