@@ -36,6 +36,7 @@ type Cluster struct {
 	transport *muxTransport
 	joiner    *joiner
 	traps     *tripwire
+	keys      *keys
 	dropped   *dropLog
 
 	closeOnce sync.Once
@@ -85,6 +86,10 @@ func open(cfg Config) (*Cluster, error) {
 	name := joinName(cfg.Name, incarnation)
 	c := &Cluster{cfg: cfg, name: name, meta: nodeMeta{observer: cfg.Observer}, log: cfg.Logger.With("node", name)}
 	c.dropped = &dropLog{log: c.log}
+	var err error
+	if c.keys, err = newKeys(cfg, c.log); err != nil {
+		return nil, err
+	}
 	inner := cfg.Transport
 	if inner == nil {
 		net, err := bind(cfg, c.dropped.logger())
@@ -98,7 +103,6 @@ func open(cfg Config) (*Cluster, error) {
 	c.traps.dial = c.transport.DialAddressTimeout
 	c.agent = newAgent(c, claims.Config{Self: claims.Node(incarnation), Name: cfg.Name, Observer: cfg.Observer})
 	c.traps.gone = c.agent.processGone
-	var err error
 	if c.list, err = memberlist.Create(c.memberlistConfig()); err != nil {
 		c.transport.Shutdown()
 		return nil, fmt.Errorf("gossip: start membership: %w", err)
@@ -106,6 +110,7 @@ func open(cfg Config) (*Cluster, error) {
 	c.addr = c.list.LocalNode().Address()
 	c.joiner = newJoiner(c)
 	c.agent.start()
+	c.keys.start()
 	return c, nil
 }
 
@@ -133,9 +138,7 @@ func (c *Cluster) memberlistConfig() *memberlist.Config {
 	if ip, port, err := splitIPPort(c.cfg.Advertise); err == nil {
 		mc.AdvertiseAddr, mc.AdvertisePort = ip.String(), port
 	}
-	if len(c.cfg.Keys) > 0 {
-		mc.Keyring, _ = memberlist.NewKeyring(c.cfg.Keys, c.cfg.Keys[0]) // the keys were checked
-	}
+	mc.Keyring = c.keys.ring
 	if c.cfg.tune != nil {
 		c.cfg.tune(mc)
 	}
@@ -287,6 +290,7 @@ func (c *Cluster) Close() error {
 // shutdown ends all that open and Join have started, and waits.
 func (c *Cluster) shutdown() {
 	c.transport.hangUp()
+	c.keys.stop()
 	c.agent.stop()
 	c.traps.close()
 	c.closeErr = c.list.Shutdown()

@@ -59,6 +59,13 @@ type Config struct {
 	// -256. The first one encrypts, all of them decrypt.
 	Keys [][]byte
 
+	// KeyFile names a file that has the keys, in place of Keys: one per line,
+	// base64 or hex; blank lines and lines that start with '#' are skipped; others
+	// than the owner must not be able to get at it. It is looked at every second,
+	// so that keys can be changed while the node runs; what is wrong with it then
+	// is logged, and the keys stay as they are.
+	KeyFile string
+
 	// Expect is how many nodes must be in view, this one included, before
 	// Join returns. Zero: any one other, or none after a settle time.
 	Expect int
@@ -66,7 +73,7 @@ type Config struct {
 	// Observer nodes see everything, vote on nothing and cannot Acquire.
 	Observer bool
 
-	// Insecure allows a Bind beyond loopback without Keys.
+	// Insecure allows a Bind beyond loopback without Keys or a KeyFile.
 	Insecure bool
 
 	// Logger is where membership and take-overs are logged; slog.Default() if
@@ -137,7 +144,7 @@ func (cfg Config) checkBind(name naming) error {
 	if err != nil {
 		return fmt.Errorf("%s %q: %w", name("Bind"), cfg.Bind, err)
 	}
-	if !ip.IsLoopback() && len(cfg.Keys) == 0 && !cfg.Insecure {
+	if !ip.IsLoopback() && len(cfg.Keys) == 0 && cfg.KeyFile == "" && !cfg.Insecure {
 		return fmt.Errorf("%s %s is reachable from other machines, and there is no key; set %s, or %s to do without",
 			name("Bind"), cfg.Bind, name("Keys"), name("Insecure"))
 	}
@@ -174,6 +181,15 @@ func (cfg Config) checkKeys(name naming) error {
 		if err := memberlist.ValidateKey(key); err != nil {
 			return fmt.Errorf("%s: key %d has %d bytes; 16, 24 and 32 are allowed", name("Keys"), i+1, len(key))
 		}
+	}
+	if cfg.KeyFile == "" {
+		return nil
+	}
+	if len(cfg.Keys) > 0 {
+		return fmt.Errorf("%s and %s are both set; one of them is allowed", name("Keys"), name("KeyFile"))
+	}
+	if _, err := readKeyFile(cfg.KeyFile); err != nil {
+		return fmt.Errorf("%s %s: %w", name("KeyFile"), cfg.KeyFile, err)
 	}
 	return nil
 }

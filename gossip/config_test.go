@@ -49,6 +49,9 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 
 		{gossip.Config{Bind: loopback, Keys: [][]byte{key, make([]byte, 15)}}, `Config.Keys: key 2 has 15 bytes; 16, 24 and 32 are allowed`},
 		{gossip.Config{Bind: loopback, Keys: [][]byte{{}}}, `Config.Keys: key 1 has 0 bytes; 16, 24 and 32 are allowed`},
+		{gossip.Config{Bind: loopback, Keys: [][]byte{key}, KeyFile: "f"}, `Config.Keys and Config.KeyFile are both set; one of them is allowed`},
+		{gossip.Config{Bind: loopback, KeyFile: "/does/not/exist"}, `Config.KeyFile /does/not/exist: no such file or directory`},
+		{gossip.Config{Bind: "0.0.0.0:0", KeyFile: "/"}, `Config.KeyFile /: it is not a regular file`},
 		{gossip.Config{Bind: loopback, Expect: -1}, `Config.Expect is -1; it must not be negative`},
 	} {
 		c, err := gossip.Join(t.Context(), test.cfg)

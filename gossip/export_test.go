@@ -133,3 +133,12 @@ const SettleTime = settleTime
 
 // VoterMeta is memberlist's meta of a voter in available mode.
 var VoterMeta = string(nodeMeta{}.append(nil))
+
+// ReadKeyFile returns the keys in a file.
+func ReadKeyFile(path string) ([][]byte, error) { return readKeyFile(path) }
+
+// Fingerprint is what the log says of a key.
+func Fingerprint(key []byte) string { return fingerprint(key) }
+
+// Keys returns the keys of c, and a channel that is closed when they change.
+func (c *Cluster) Keys() ([][]byte, <-chan struct{}) { return c.keys.current() }

@@ -5,10 +5,14 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 func TestDroppedIsLoggedAtMostOnceASecond(t *testing.T) {
@@ -83,4 +87,49 @@ func FuzzQuestion(f *testing.F) {
 			t.Errorf("%q is answered with %q", data, answer)
 		}
 	})
+}
+
+// Keys change on a ring that others read: what is in the old list and in the new
+// one decrypts at all times, if it was not behind a key that goes.
+func TestKeysChangeUnderReaders(t *testing.T) {
+	key := func(i byte) []byte { return bytes.Repeat([]byte{i}, 16) }
+	a, b, c := key(1), key(2), key(3)
+	ring, _ := memberlist.NewKeyring([][]byte{a}, a)
+	stop := make(chan struct{})
+	var reading sync.WaitGroup
+	for range 2 {
+		reading.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if first := ring.GetPrimaryKey(); len(first) != 16 || first[0] != first[15] {
+					t.Errorf("the first key is %x", first)
+				}
+				for _, key := range ring.GetKeys() {
+					if len(key) != 16 || key[0] != key[15] {
+						t.Errorf("there is a key %x", key)
+					}
+				}
+			}
+		})
+	}
+	for range 1000 {
+		for _, list := range [][][]byte{{a, b}, {b, a}, {b}, {b, c}, {c, b}, {c}, {a, b, c}, {a, c}, {a, c, b}, {a}} {
+			setKeys(ring, list)
+			got := slices.Clone(ring.GetKeys())
+			if !bytes.Equal(got[0], list[0]) || len(got) != len(list) {
+				t.Fatalf("the ring is %x, not %x", got, list)
+			}
+			slices.SortFunc(got, bytes.Compare)
+			want := slices.SortedFunc(slices.Values(list), bytes.Compare)
+			if !slices.EqualFunc(got, want, bytes.Equal) {
+				t.Fatalf("the ring is %x, not %x", got, list)
+			}
+		}
+	}
+	close(stop)
+	reading.Wait()
 }

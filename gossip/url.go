@@ -1,23 +1,14 @@
 package gossip
 
 import (
-	"bufio"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
-	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 )
-
-// maxKeyFile is the size of the largest key file, in bytes.
-const maxKeyFile = 64 << 10
 
 // urlParams are the parameters of a cluster URL, in the order of the
 // documentation.
@@ -37,9 +28,9 @@ var urlParams = []struct {
 		cfg.Label = value
 		return nil
 	}},
-	{"key-file", func(cfg *Config, value string) (err error) {
-		cfg.Keys, err = readKeyFile(value)
-		return err
+	{"key-file", func(cfg *Config, value string) error {
+		cfg.KeyFile = value
+		return nil
 	}},
 	{"expect", func(cfg *Config, value string) error {
 		n, err := strconv.ParseUint(value, 10, 16)
@@ -62,10 +53,8 @@ var urlParams = []struct {
 //	gossip://IP:PORT?join=A,B&name=N&label=L&key-file=F&expect=3&advertise=IP:PORT&observer=true&insecure=true
 //
 // All parts but the scheme may be left out; a port that is left out is
-// DefaultPort. gossip:// alone is the cluster of the zero Config. The key file
-// is read: one key per line, base64 or hex, the first one encrypts; blank lines
-// and lines that start with '#' are skipped; others than the owner must not be
-// able to read it. All other fields are checked as Join does.
+// DefaultPort. gossip:// alone is the cluster of the zero Config. All fields are
+// checked as Join does, the key file included.
 func ParseURL(raw string) (Config, error) {
 	cfg, err := parseURL(raw)
 	if err == nil {
@@ -82,7 +71,7 @@ func urlNames(field string) string {
 	switch field {
 	case "Bind":
 		return "address"
-	case "Keys":
+	case "Keys", "KeyFile":
 		return "key-file"
 	case "Insecure":
 		return "insecure=true"
@@ -156,77 +145,4 @@ func setBool(to *bool, name, value string) error {
 	}
 	*to = value == "true"
 	return nil
-}
-
-// readKeyFile returns the keys in a file.
-func readKeyFile(path string) ([][]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("key-file: %w", err)
-	}
-	defer f.Close()
-	if err := checkPrivate(f); err != nil {
-		return nil, fmt.Errorf("key-file %s: %w", path, err)
-	}
-	keys, err := parseKeys(io.LimitReader(f, maxKeyFile))
-	if err != nil {
-		return nil, fmt.Errorf("key-file %s: %w", path, err)
-	}
-	return keys, nil
-}
-
-// checkPrivate refuses a file that others than its owner can get at, where the
-// mode tells.
-func checkPrivate(f *os.File) error {
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular():
-		return errors.New("it is not a regular file")
-	case info.Size() > maxKeyFile:
-		return fmt.Errorf("it has %d bytes; at most %d are allowed", info.Size(), maxKeyFile)
-	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("its mode is %04o, others can get at the keys; run: chmod 600 %s", info.Mode().Perm(), f.Name())
-	}
-	return nil
-}
-
-func parseKeys(r io.Reader) ([][]byte, error) {
-	var keys [][]byte
-	lines := bufio.NewScanner(r)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		key, err := parseKey(line)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
-		}
-		keys = append(keys, key)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, err
-	}
-	if len(keys) == 0 {
-		return nil, errors.New("there is no key in it; one per line is needed, 16, 24 or 32 bytes in base64 or hex")
-	}
-	return keys, nil
-}
-
-// parseKey takes what can be hex for hex: 32 digits could be base64 as well,
-// but a random key in base64 never looks like that.
-func parseKey(line string) ([]byte, error) {
-	key, err := hex.DecodeString(line)
-	if err != nil {
-		key, err = base64.StdEncoding.DecodeString(line)
-	}
-	switch {
-	case err != nil: // which would show a part of the key
-		return nil, errors.New("it is neither base64 nor hex")
-	case len(key) != 16 && len(key) != 24 && len(key) != 32:
-		return nil, fmt.Errorf("the key has %d bytes; 16, 24 and 32 are allowed", len(key))
-	}
-	return key, nil
 }

@@ -70,7 +70,7 @@ func TestParseURLSaysWhatIsWrong(t *testing.T) {
 		"gossip://?insecure=1":               `insecure=1: true and false are allowed`,
 		"gossip://?advertise=10.0.0.1":       `advertise "10.0.0.1": IP:PORT is allowed`,
 		"gossip://?advertise=10.0.0.1:0":     `advertise "10.0.0.1:0": others cannot reach that; an IP and a port other than 0 are needed`,
-		"gossip://?key-file=/does/not/exist": `key-file: open /does/not/exist: no such file or directory`,
+		"gossip://?key-file=/does/not/exist": `key-file /does/not/exist: no such file or directory`,
 		"gossip://?key-file=/":               `key-file /: it is not a regular file`,
 	} {
 		_, err := gossip.ParseURL(url)
@@ -83,9 +83,13 @@ func TestParseURLSaysWhatIsWrong(t *testing.T) {
 func TestKeyFile(t *testing.T) {
 	k16, k24, k32 := bytes.Repeat([]byte{1}, 16), bytes.Repeat([]byte{0xfe}, 24), bytes.Repeat([]byte{7}, 32)
 	text := fmt.Sprintf("# the new key\n%s\n\n  %s\r\n%s", base64.StdEncoding.EncodeToString(k32), hex.EncodeToString(k16), strings.ToUpper(hex.EncodeToString(k24)))
-	cfg, err := gossip.ParseURL("gossip://0.0.0.0:7946?key-file=" + keyFile(t, text, 0o600))
-	if want := [][]byte{k32, k16, k24}; err != nil || !reflect.DeepEqual(cfg.Keys, want) {
-		t.Errorf("got keys %v, %v; want %v", cfg.Keys, err, want)
+	file := keyFile(t, text, 0o600)
+	if cfg, err := gossip.ParseURL("gossip://0.0.0.0:7946?key-file=" + file); err != nil || cfg.KeyFile != file {
+		t.Errorf("got key file %q, %v; want %s", cfg.KeyFile, err, file)
+	}
+	keys, err := gossip.ReadKeyFile(file)
+	if want := [][]byte{k32, k16, k24}; err != nil || !reflect.DeepEqual(keys, want) {
+		t.Errorf("got keys %v, %v; want %v", keys, err, want)
 	}
 }
 

@@ -22,7 +22,8 @@ const clusterUsage = `the cluster, a ` + "`URL`" + `: gossip://IP:PORT?PARAMETER
 what to listen on; without it the processes of this machine form one
 (env ` + clusterEnv + `). The parameters:
   join=HOST:PORT,...  nodes to join, one of them is enough
-  key-file=FILE       encrypt with the keys in it; needed beyond loopback
+  key-file=FILE       encrypt with the keys in it, the first one; needed beyond
+                      loopback; read again when it changes
   label=LABEL         name of the cluster; others are strangers
   name=NAME           name of this node; the host name by default
   expect=N            wait until N nodes are there before taking part
@@ -99,7 +100,7 @@ type openError struct {
 	err    error
 }
 
-var urlWords = strings.NewReplacer("gossip: ", "", "Config.Bind", "address", "Config.Join", "join")
+var urlWords = strings.NewReplacer("gossip: ", "", "Config.Bind", "address", "Config.Join", "join", "Config.KeyFile", "key-file")
 
 func (e *openError) Error() string { return e.source + ": " + urlWords.Replace(e.err.Error()) }
 func (e *openError) Unwrap() error { return e.err }

@@ -122,7 +122,7 @@ func TestBadInputIsAnsweredInOneLine(t *testing.T) {
 			args: words("run --id x --log-level error --cluster gossip://127.0.0.1:0?join=no-such-host.invalid"),
 			line: `--cluster: join "no-such-host.invalid:7946": the host does not resolve: `},
 		{name: "no key file", args: words("run --id x --cluster gossip://127.0.0.1:0?key-file=" + dir + "/none"), code: 2,
-			line: `--cluster: key-file: open ` + dir + `/none: no such file or directory`},
+			line: `--cluster: key-file ` + dir + `/none: no such file or directory`},
 		{name: "key file that others can read", args: words("run --id x --cluster gossip://127.0.0.1:0?key-file=" + openKey), code: 2,
 			line: `--cluster: key-file ` + openKey + `: its mode is 0644, others can get at the keys; run: chmod 600 ` + openKey},
 		{name: "key of the wrong length", args: words("run --id x --cluster gossip://127.0.0.1:0?key-file=" + shortKey), code: 2,
