@@ -19,6 +19,7 @@ import (
 type timeline struct {
 	mu    sync.Mutex
 	start time.Time
+	slept time.Duration // in suspend
 	lines []string
 }
 
@@ -29,6 +30,21 @@ func (tl *timeline) add(format string, args ...any) {
 	defer tl.mu.Unlock()
 	line := fmt.Sprintf(format, args...)
 	tl.lines = append(tl.lines, fmt.Sprintf("%v %s", time.Since(tl.start), strings.ReplaceAll(line, "highlander: ", "")))
+}
+
+// suspend lets the machine sleep: the boot clock goes on, and nothing else does.
+func (tl *timeline) suspend(d time.Duration) {
+	tl.add("-- the machine sleeps for %v", d)
+	tl.mu.Lock()
+	defer tl.mu.Unlock()
+	tl.slept += d
+}
+
+// clock is the boot clock.
+func (tl *timeline) clock() time.Duration {
+	tl.mu.Lock()
+	defer tl.mu.Unlock()
+	return time.Since(tl.start) + tl.slept
 }
 
 // event adds an event; it is an observer.
@@ -156,7 +172,14 @@ type fakeLease struct {
 	mu      sync.Mutex
 	token   uint64
 	err     error
-	expires time.Time
+	expires time.Duration // on the boot clock; zero: not known
+}
+
+// renew moves the end of the lease to expiresIn from now.
+func (l *fakeLease) renew(expiresIn time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expires = l.cluster.tl.clock() + expiresIn
 }
 
 // lose ends the lease; others may start after expiresIn, if it is not zero.
@@ -168,7 +191,7 @@ func (l *fakeLease) lose(err error, expiresIn time.Duration) {
 	}
 	l.err = err
 	if expiresIn != 0 {
-		l.expires = time.Now().Add(expiresIn)
+		l.expires = l.cluster.tl.clock() + expiresIn
 	}
 	l.end()
 }
@@ -196,7 +219,10 @@ func (l *fakeLease) Err() error {
 func (l *fakeLease) Expires() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.expires
+	if l.expires == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(l.expires - l.cluster.tl.clock())
 }
 
 func (l *fakeLease) Release(ctx context.Context) error {
@@ -236,6 +262,7 @@ func rigUp(tl *timeline, spec highlander.ChildSpec, opts ...highlander.Option) *
 		highlander.WithObserver(tl.event),
 	}, opts...)
 	r.Singleton = highlander.Wrap(r.cluster, spec, opts...)
+	r.SetClock(tl.clock)
 	return r
 }
 

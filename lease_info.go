@@ -26,6 +26,19 @@ func (i LeaseInfo) Token() uint64 {
 	return i.lease.Token()
 }
 
+// Expires returns the moment from which on another node may start, as far as
+// renewals are known now: what must not overlap with its successor has to be over
+// by then. It is zero while the engine knows of no such moment. It moves on as
+// the lease is renewed, so ask for it each time, and at once turn it into what is
+// left: a time.Time that is kept does not see the machine sleep. It may be
+// called at any time and concurrently.
+func (i LeaseInfo) Expires() time.Time {
+	if i.lease == nil {
+		return time.Time{}
+	}
+	return i.lease.Expires()
+}
+
 type leaseInfoKey struct{}
 
 // FromContext returns the lease that the child runs under, given the context

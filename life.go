@@ -47,10 +47,6 @@ type held struct {
 	since time.Time
 }
 
-// exitGrace is how long a blocked observer or log handler can delay the exit of
-// the process.
-const exitGrace = 100 * time.Millisecond
-
 // releaseWithin is how long the cluster may take to release a lease.
 const releaseWithin = 5 * time.Second
 
@@ -84,7 +80,7 @@ func (l *life) waiting() step {
 	}
 	l.show(Waiting, nil)
 	l.emit(EventWaiting, nil)
-	lease, err := l.cluster.Acquire(l.ctx, l.spec.ID, AcquireOptions{Meta: l.spec.Meta, StopWithin: l.spec.Shutdown})
+	lease, err := l.cluster.Acquire(l.ctx, l.spec.ID, AcquireOptions{Meta: l.spec.Meta, StopWithin: l.spec.Shutdown + l.margin()})
 	switch {
 	case err == nil:
 	case l.ctx.Err() != nil:
@@ -122,6 +118,7 @@ func (l *life) starting() step {
 // the start.
 func (l *life) running() step {
 	l.watch = watchOver(l)
+	defer guardExit(l).end()
 	switch {
 	case l.leaseEnded() || l.ctx.Err() != nil: // since starting
 		l.child.skip()
@@ -178,7 +175,7 @@ func (l *life) stopping() step {
 	l.err = l.interrupted()
 	l.show(Stopping, l.held)
 	l.emit(EventStopping, ErrShutdown)
-	if !l.await(time.Now().Add(l.spec.Shutdown), l.held.lease.Done(), ErrShutdown) {
+	if !l.await(l.countdown(l.spec.Shutdown), l.held.lease.Done(), ErrShutdown) {
 		return l.losing
 	}
 	l.stopped()
@@ -189,18 +186,13 @@ func (l *life) stopping() step {
 func (l *life) losing() step {
 	cause := l.lossCause()
 	told := l.child.stop(cause)
-	deadline := l.held.lease.Expires()
-	if deadline.IsZero() {
-		deadline = time.Now().Add(l.spec.Shutdown)
-	}
-	disarm := l.exitAfter(deadline)
+	end := l.stopBy(l.held.lease)
 	l.show(Stopping, l.held)
 	l.emit(EventLost, cause)
 	if told {
 		l.emit(EventStopping, cause)
 	}
-	l.await(deadline, nil, cause)
-	disarm()
+	l.await(end, nil, cause)
 	l.stopped()
 	return l.lost
 }
@@ -261,11 +253,28 @@ func (l *life) end(err error) step {
 	return nil
 }
 
+// stopBy returns the time in which the child must return once its lease is lost:
+// until others may start, with WithExitOnOverrun so much less as the exit takes.
+func (l *life) stopBy(lease Lease) countdown {
+	if expires := lease.Expires(); !expires.IsZero() {
+		return l.countdownTo(expires.Add(-l.margin()))
+	}
+	return l.countdown(l.spec.Shutdown)
+}
+
+// margin is what an exit of the process needs before the end of the lease.
+func (l *life) margin() time.Duration {
+	if l.options.exitOnOverrun {
+		return exitMargin
+	}
+	return 0
+}
+
 // await waits until the child has returned, or until lost is closed, and
-// reports whether the child has. At the deadline it says so, and after that
-// again and again, but ever more rarely.
-func (l *life) await(deadline time.Time, lost <-chan struct{}, cause error) bool {
-	timer := time.NewTimer(time.Until(deadline))
+// reports whether the child has. At the end of the countdown it says so, and
+// after that again and again, but ever more rarely.
+func (l *life) await(end countdown, lost <-chan struct{}, cause error) bool {
+	timer := time.NewTimer(end.step())
 	defer timer.Stop()
 	first, pause := true, max(l.spec.Shutdown, time.Second)
 	for {
@@ -275,34 +284,17 @@ func (l *life) await(deadline time.Time, lost <-chan struct{}, cause error) bool
 		case <-lost:
 			return l.child.hasReturned()
 		case <-timer.C:
-			if l.child.hasReturned() {
-				return true
-			}
+		}
+		switch {
+		case l.child.hasReturned():
+			return true
+		case end.left() == 0:
 			l.overrun(cause, first)
-			timer.Reset(pause)
-			first, pause = false, 2*pause
+			first, end, pause = false, l.countdown(pause), 2*pause
 		}
+		timer.Reset(end.step())
 	}
 }
-
-// exitAfter makes sure that the process exits if the child still runs after the
-// deadline, even if the goroutine of Serve hangs in an observer or a log handler
-// and does not get to it itself. That costs nothing without WithExitOnOverrun.
-func (l *life) exitAfter(deadline time.Time) (disarm func()) {
-	if !l.options.exitOnOverrun {
-		return func() {}
-	}
-	child := l.child
-	timer := time.AfterFunc(max(time.Until(deadline), 0)+exitGrace, func() {
-		if !child.hasReturned() {
-			l.exitOnce()
-		}
-	})
-	return func() { timer.Stop() }
-}
-
-// exitOnce ends the process.
-func (l *life) exitOnce() { l.exiting.Do(func() { l.exit(1) }) }
 
 // stopped is called when the child has returned after it was told to stop.
 func (l *life) stopped() {

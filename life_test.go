@@ -138,7 +138,7 @@ func TestChildThatOutlivesALostLeaseOverrunsWhenOthersMayStart(t *testing.T) {
 		expiresIn time.Duration
 		want      string
 	}{
-		"Expires is known":          {3 * time.Second, "3s overrun #1: lease lost\n3s exit 1"},
+		"Expires is known":          {3 * time.Second, "2.8s overrun #1: lease lost\n2.8s exit 1"}, // before that
 		"Expires is over already":   {-time.Second, "0s overrun #1: lease lost\n0s exit 1"},
 		"else after Shutdown":       {0, "5s overrun #1: lease lost\n5s exit 1"},
 		"the child is in time, 7 s": {7 * time.Second, ""},
@@ -150,7 +150,11 @@ func TestChildThatOutlivesALostLeaseOverrunsWhenOthersMayStart(t *testing.T) {
 					highlander.WithExitOnOverrun())
 				r.SetExit(func(code int) { tl.add("exit %d", code) })
 				r.start(t)
-				r.cluster.grant(t).lose(highlander.ErrLeaseLost, test.expiresIn)
+				lease := r.cluster.grant(t)
+				if got, want := r.cluster.acquired[0].StopWithin, 5*time.Second+highlander.ExitMargin; got != want {
+					t.Errorf("it wants to be told %v before others may start, not %v", got, want)
+				}
+				lease.lose(highlander.ErrLeaseLost, test.expiresIn)
 				time.Sleep(6 * time.Second)
 				tl.mustBe(t, `
 					0s waiting
@@ -183,7 +187,7 @@ func TestOverrunAloneDoesNotExit(t *testing.T) {
 // A log that goes into a full pipe, say, must not keep the process alive.
 func TestExitOnOverrunDoesNotWaitForObservers(t *testing.T) {
 	for cleanup, want := range map[time.Duration]string{
-		time.Minute: "3.1s exit 1\n1m0s child returns",
+		time.Minute: "2.9s exit 1\n1m0s child returns",
 		time.Second: "1s child returns",
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -240,8 +244,8 @@ func TestLeaseLostWhileStopping(t *testing.T) {
 			0s stopping #1: shutdown
 			5s overrun #1: shutdown
 			7s lost #1: lease lost
-			11s overrun #1: lease lost
-			11s exit 1
+			10.8s overrun #1: lease lost
+			10.8s exit 1
 			20s child returns
 			20s stopped #1
 			20s release called`)

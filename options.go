@@ -37,9 +37,12 @@ func WithReleaseWhenDone() Option {
 }
 
 // WithExitOnOverrun ends the process, with exit code 1, when the lease is lost
-// and the child is still running at the moment from which on another node may
-// start: at Lease.Expires, or ChildSpec.Shutdown after the loss if the engine
-// knows of no such moment. A goroutine cannot be killed, a process can. While
+// and the child is still running shortly before another node may start: 200 ms
+// before Lease.Expires, of which observers and the logger get one half at most.
+// The cluster is asked to tell the child so much earlier, so that it has all of
+// ChildSpec.Shutdown to stop. If the engine knows of no such moment, the process
+// ends ChildSpec.Shutdown after the loss. After a suspend of the machine it ends
+// as soon as that runs again. A goroutine cannot be killed, a process can. While
 // the lease is kept, a child may take as long as it likes to stop: a mere
 // shutdown never exits.
 func WithExitOnOverrun() Option {

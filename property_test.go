@@ -134,6 +134,7 @@ func newWorld(spec highlander.ChildSpec, releaseWhenDone bool) *world {
 	}
 	w.single = highlander.Wrap(w.cluster, spec, opts...)
 	w.single.SetExit(w.onExit)
+	w.single.SetClock(tl.clock)
 	return w
 }
 
@@ -255,14 +256,15 @@ func (w *world) onExit(int) {
 	w.tl.add("exit")
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.must(!w.lost.IsZero() && !time.Now().Before(w.deadline()), "exit, but nobody overlaps")
+	w.must(!w.lost.IsZero() && !time.Now().Before(w.deadline()), "exit, but nobody could overlap")
 	w.exited = true
 }
 
-// deadline is the moment at which a child must have stopped after a loss.
+// deadline is the moment at which a child must have stopped after a loss: so
+// long before others may start that the process can exit.
 func (w *world) deadline() time.Time {
 	if expires := w.lease.Expires(); !expires.IsZero() {
-		return expires
+		return expires.Add(-highlander.ExitMargin)
 	}
 	return w.lost.Add(highlander.DefaultShutdown)
 }
@@ -294,7 +296,7 @@ func (w *world) onEvent(e highlander.Event) {
 		if e.Err == highlander.ErrShutdown {
 			w.must(time.Since(w.ended) == highlander.DefaultShutdown, "overrun %v after ctx ended", time.Since(w.ended))
 		} else {
-			w.must(!time.Now().Before(w.deadline()), "overrun before others may start")
+			w.must(!time.Now().Before(w.deadline()), "overrun before the child had to be gone")
 		}
 	case highlander.EventGaveUp:
 		w.must(w.recentFailures() > w.intensity, "gave up after %d failures", w.recentFailures())

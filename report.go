@@ -62,21 +62,25 @@ func (l *life) observe(event Event) {
 }
 
 // overrun reports a child that is still running when its time to stop is up.
-// If the lease is lost as well, another node may have started: the process
-// exits, if it was asked to.
+// If the lease is lost as well, the process exits, if it was asked to; else
+// another node may have started.
 func (l *life) overrun(cause error, first bool) {
-	if cause == ErrShutdown {
+	exit := cause != ErrShutdown && l.options.exitOnOverrun
+	attrs := []any{"cause", cause, "token", l.held.lease.Token()}
+	switch {
+	case cause == ErrShutdown:
 		l.log.Warn("child is still running after its time to stop; the lease is kept until it returns",
 			"shutdown", l.spec.Shutdown, "token", l.held.lease.Token())
-	} else {
-		l.log.Error("child is still running though its lease has ended; another node may be running it too",
-			"cause", cause, "token", l.held.lease.Token(), "exit", l.options.exitOnOverrun)
+	case exit:
+		l.log.Error("child is still running when its lease ends; ending the process", attrs...)
+	default:
+		l.log.Error("child is still running though its lease has ended; another node may be running it too", attrs...)
 	}
 	if !first {
 		return
 	}
 	l.emit(EventOverrun, cause)
-	if cause != ErrShutdown && l.options.exitOnOverrun {
+	if exit {
 		l.exitOnce()
 	}
 }

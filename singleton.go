@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
+
+	"highlander/internal/boottime"
 )
 
 // Singleton is the wrapper around a child on one node: it waits for the lease,
@@ -16,6 +19,7 @@ type Singleton struct {
 	options options
 	invalid error // what is wrong with the arguments of Wrap; Serve returns it
 	exit    func(code int)
+	boot    func() time.Duration // the clock by which leases end
 
 	mu       sync.Mutex // guards what Status shows; only Serve writes it
 	state    State
@@ -28,7 +32,7 @@ type Singleton struct {
 // It acquires nothing and never fails: what is wrong with spec is returned by
 // Serve.
 func Wrap(c Cluster, spec ChildSpec, opts ...Option) *Singleton {
-	s := &Singleton{cluster: c, exit: os.Exit}
+	s := &Singleton{cluster: c, exit: os.Exit, boot: boottime.Now}
 	for _, opt := range opts {
 		opt(&s.options)
 	}

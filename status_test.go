@@ -135,7 +135,7 @@ func TestStringsForLogs(t *testing.T) {
 
 func TestFromContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		if info, ok := highlander.FromContext(t.Context()); ok || info.Token() != 0 {
+		if info, ok := highlander.FromContext(t.Context()); ok || info.Token() != 0 || !info.Expires().IsZero() {
 			t.Errorf("outside of a child: %+v, %v", info, ok)
 		}
 		var info highlander.LeaseInfo
@@ -155,6 +155,16 @@ func TestFromContext(t *testing.T) {
 		lease.setToken(7) // after a healed netsplit
 		if info.Token() != 7 {
 			t.Errorf("token is %d, want the current one, 7", info.Token())
+		}
+		if !info.Expires().IsZero() {
+			t.Errorf("expires at %v, though the engine knows of no such time", info.Expires())
+		}
+		for range 2 { // it moves on
+			lease.renew(time.Minute)
+			if left := time.Until(info.Expires()); left != time.Minute {
+				t.Errorf("expires in %v, want a minute", left)
+			}
+			time.Sleep(time.Second)
 		}
 	})
 }
