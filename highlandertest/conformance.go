@@ -31,6 +31,16 @@ type Fixture struct {
 	// the process of the test, but calls of Acquire whose context has not ended.
 	// The suite does not call the node again. Nil if there is no way to do that.
 	Crash func(t *testing.T, node highlander.Cluster)
+
+	// TTL is how long a lease lasts without renewal; zero for an engine whose
+	// leases do not run out. It is best short, as a crash is waited out; two
+	// fifths of it must do for a StopWithin.
+	TTL time.Duration
+
+	// Cut cuts the network between a node and all others, and whatever the
+	// engine needs, until mend is called, which may be called again. Nil if TTL is
+	// zero or there is no way to do that.
+	Cut func(t *testing.T, node highlander.Cluster) (mend func())
 }
 
 // patience is how long a single step may take. It is a safety net: no step is
@@ -45,7 +55,8 @@ type check struct {
 
 // TestCluster checks that an engine behaves as highlander.Cluster says. The
 // checks under Leases share one cluster of three nodes; those under Nodes,
-// which end nodes, get a cluster each. newFixture makes an empty cluster, which
+// which end nodes, and Expiry, for engines whose leases run out, get a cluster
+// each. newFixture makes an empty cluster, which
 // must not meet an earlier one (another schema, prefix, port), and cleans up
 // after it with t.Cleanup; when that has run, no goroutine may be left that was
 // not there before newFixture. So TestCluster must not run in parallel with
@@ -64,6 +75,14 @@ func TestCluster(t *testing.T, newFixture func(t *testing.T) Fixture) {
 			t.Run(check.name, func(t *testing.T) { check.run(open(t, newFixture)) })
 		}
 	})
+	t.Run("Expiry", func(t *testing.T) {
+		if newFixture(t).TTL == 0 {
+			t.Skip("Fixture.TTL is zero: the leases of this engine do not run out")
+		}
+		for _, check := range expiryChecks {
+			t.Run(check.name, func(t *testing.T) { check.run(open(t, newFixture)) })
+		}
+	})
 }
 
 var leaseChecks = []check{
@@ -74,6 +93,7 @@ var leaseChecks = []check{
 	{"first come first served within a process", firstComeWithinProcess},
 	{"a released lease is done with ErrClosed", releasedLeaseIsDone},
 	{"AfterFunc runs after the end", afterFuncRuns},
+	{"Expires is zero where leases do not run out", leasesLast},
 	{"release is idempotent", releaseIsIdempotent},
 	{"release may be called concurrently", releaseConcurrently},
 	{"tokens only grow", tokensGrow},
@@ -107,6 +127,13 @@ var nodeChecks = []check{
 	{"a crashed holder is replaced by one node", crashedHolder},
 	{"all ids of a crashed node are taken over", crashedNode},
 	{"a crashed waiter is passed over", crashedWaiter},
+}
+
+var expiryChecks = []check{
+	{"a lease is renewed", renewedLease},
+	{"StopWithin that does not fit is refused", longStopRefused},
+	{"a holder that is cut off is told in time", cutHolderTold},
+	{"a node that is cut off gets nothing", cutMinority},
 }
 
 // open starts a script with a cluster of its own, with nodes a, b and c. At the

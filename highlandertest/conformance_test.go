@@ -24,12 +24,17 @@ func TestConformance(t *testing.T) {
 	name, ok := os.LookupEnv(engineVar)
 	if !ok {
 		TestCluster(t, memory)
+		t.Run("Expiring", func(t *testing.T) { TestCluster(t, expiring) })
 		return
 	}
 	patience = 2 * time.Second // these engines keep one waiting
 	for _, engine := range brokenEngines {
 		if engine.name == name {
-			TestCluster(t, func(t *testing.T) Fixture { return engine.spoil(memory(t)) })
+			good := memory
+			if strings.HasPrefix(engine.check, "Expiry/") {
+				good = expiring
+			}
+			TestCluster(t, func(t *testing.T) Fixture { return engine.spoil(good(t)) })
 			return
 		}
 	}
@@ -69,7 +74,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 	for _, engine := range brokenEngines {
 		fails[engine.check] = true
 	}
-	for group, checks := range map[string][]check{"Leases": leaseChecks, "Nodes": nodeChecks} {
+	for group, checks := range map[string][]check{"Leases": leaseChecks, "Nodes": nodeChecks, "Expiry": expiryChecks} {
 		for _, check := range checks {
 			if !fails[group+"/"+check.name] {
 				t.Errorf("no broken engine fails %s/%s", group, check.name)
@@ -197,17 +202,78 @@ var brokenEngines = []brokenEngine{
 		}
 	}), "Nodes/all ids of a crashed node are taken over", "waited in vain: b#1.Acquire"},
 	{"a crashed waiter keeps its place", crashUnnoticed, "Nodes/a crashed waiter is passed over", "waited in vain: c#1.Acquire"},
+
+	{"leases run out unannounced", spoilExpires(inTTL), "Leases/Expires is zero where leases do not run out", "but Fixture.TTL says"},
+	{"Expires is zero", spoilExpires(func(highlander.Lease) time.Time { return time.Time{} }), "Expiry/a lease is renewed", "Expires is zero"},
+	{"Expires is over", spoilExpires(func(highlander.Lease) time.Time { return time.Now().Add(-time.Second) }), "Expiry/a lease is renewed", "ago while it is held"},
+	{"Expires is too far away", spoilExpires(func(highlander.Lease) time.Time { return time.Now().Add(2 * memoryTTL) }), "Expiry/a lease is renewed", "but leases last 600ms"},
+	{"a lease is not renewed", spoilLeases(neverRenew), "Expiry/a lease is renewed", "ago while it is held"},
+	{"any StopWithin is taken", spoilNodes(takeLong), "Expiry/StopWithin that does not fit is refused", "error is <nil>"},
+	{"a cut holder is not told", spoilLeases(func(l *spoiltLease) { l.done = func() <-chan struct{} { return nil } }), "Expiry/a holder that is cut off is told in time", "waited in vain: Done of"},
+	{"a cut holder is told at the end", spoilLeases(tellLate), "Expiry/a holder that is cut off is told in time", "before it runs out, want StopWithin"},
+	{"a cut holder is told another reason", spoilLeases(func(l *spoiltLease) { l.err = otherReason(l.Lease) }), "Expiry/a holder that is cut off is told in time", "want ErrLeaseLost"},
+	{"a lease is given out before the last one has run out", spoilExpires(func(l highlander.Lease) time.Time { return l.Expires().Add(memoryTTL / 2) }), "Expiry/a holder that is cut off is told in time", "given out"},
+	{"Expires goes on after the loss", spoilLeases(driftAfterDone), "Expiry/a holder that is cut off is told in time", "Expires has moved"},
+	{"a node that was cut off is lost", cutForEver, "Expiry/a holder that is cut off is told in time", "waited in vain: 1 wait for"},
+	{"a node that is cut off elects itself", cutForItself, "Expiry/a node that is cut off gets nothing", "two holders"},
 }
 
 // memory is the fixture of the in-memory cluster.
-func memory(*testing.T) Fixture {
-	c := New()
+func memory(*testing.T) Fixture { return fixtureOf(New()) }
+
+func fixtureOf(c *Cluster) Fixture {
 	return Fixture{
 		Node:    func(_ *testing.T, name string) highlander.Cluster { return c.Node(name) },
 		Waiting: func(_ *testing.T, id string) int { return c.waiting(id) },
 		Crash:   func(_ *testing.T, n highlander.Cluster) { c.Crash(baseName(n)) },
 	}
 }
+
+const memoryTTL = 600 * time.Millisecond
+
+// expiring is the fixture of the in-memory cluster with leases that run out: a
+// node that is cut off loses what it holds, and takes no part otherwise.
+func expiring(t *testing.T) Fixture {
+	c := New()
+	f := spoilNodes(runOut)(fixtureOf(c))
+	f.TTL = memoryTTL
+	f.Cut = func(_ *testing.T, n highlander.Cluster) (mend func()) {
+		holders, _ := n.Holders(t.Context())
+		held := slices.DeleteFunc(holders, func(h highlander.Holder) bool { return h.Node != n.Node() })
+		for _, h := range held {
+			c.Expire(h.ID)
+		}
+		if len(held) > 0 {
+			return func() {}
+		}
+		c.Freeze(baseName(n))
+		return sync.OnceFunc(func() { c.Unfreeze(baseName(n)) })
+	}
+	return f
+}
+
+// runOut makes leases of the in-memory cluster end.
+func runOut(n *spoiltNode) {
+	n.acquire = func(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
+		if opts.StopWithin > memoryTTL/2 {
+			return nil, fmt.Errorf("StopWithin is %v; at most %v is allowed", opts.StopWithin, memoryTTL/2)
+		}
+		l, err := n.inner.Acquire(ctx, id, opts)
+		if err != nil {
+			return nil, err
+		}
+		return spoilLease(l, func(s *spoiltLease) {
+			s.expires = func() time.Time {
+				if ends := l.Expires(); !ends.IsZero() {
+					return ends
+				}
+				return inTTL(l)
+			}
+		}), nil
+	}
+}
+
+func inTTL(highlander.Lease) time.Time { return time.Now().Add(memoryTTL) }
 
 // baseName is what the test called a node.
 func baseName(n highlander.Cluster) string {
@@ -270,9 +336,11 @@ type spoiltLease struct {
 	token   func() uint64
 	done    func() <-chan struct{}
 	err     func() error
+	expires func() time.Time
 	release func(context.Context) error
 }
 
+func (l *spoiltLease) Expires() time.Time                { return l.expires() }
 func (l *spoiltLease) Token() uint64                     { return l.token() }
 func (l *spoiltLease) Done() <-chan struct{}             { return l.done() }
 func (l *spoiltLease) Err() error                        { return l.err() }
@@ -292,7 +360,7 @@ func spoilLeases(spoil func(*spoiltLease)) func(Fixture) Fixture {
 }
 
 func spoilLease(l highlander.Lease, spoil func(*spoiltLease)) highlander.Lease {
-	s := &spoiltLease{l, l.Token, l.Done, l.Err, l.Release}
+	s := &spoiltLease{l, l.Token, l.Done, l.Err, l.Expires, l.Release}
 	spoil(s)
 	return s
 }
@@ -812,6 +880,103 @@ func crashFreesAll(f Fixture) Fixture {
 				return New().Node(fmt.Sprint("alone ", n.Node())).Acquire(ctx, id, opts)
 			}
 			return l, err
+		}
+	})(f)
+}
+
+// spoilExpires replaces Expires.
+func spoilExpires(expires func(highlander.Lease) time.Time) func(Fixture) Fixture {
+	return spoilLeases(func(l *spoiltLease) { l.expires = func() time.Time { return expires(l.Lease) } })
+}
+
+func neverRenew(l *spoiltLease) {
+	ends := l.Lease.Expires()
+	l.expires = func() time.Time { return ends }
+}
+
+// takeLong shortens a StopWithin that does not fit.
+func takeLong(n *spoiltNode) {
+	n.acquire = func(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
+		opts.StopWithin = min(opts.StopWithin, memoryTTL/2)
+		return n.inner.Acquire(ctx, id, opts)
+	}
+}
+
+// tellLate closes Done when the lease has run out.
+func tellLate(l *spoiltLease) {
+	done := make(chan struct{})
+	go func() {
+		<-l.Lease.Done()
+		time.Sleep(time.Until(l.Lease.Expires()))
+		close(done)
+	}()
+	l.done = func() <-chan struct{} { return done }
+}
+
+func otherReason(l highlander.Lease) func() error {
+	return func() error {
+		if err := l.Err(); !errors.Is(err, highlander.ErrLeaseLost) {
+			return err
+		}
+		return highlander.ErrConflict
+	}
+}
+
+// driftAfterDone moves Expires, after Done, at each call but the first.
+func driftAfterDone(l *spoiltLease) {
+	asked := 0
+	l.expires = func() time.Time {
+		if l.Lease.Err() != nil {
+			asked++
+		}
+		return l.Lease.Expires().Add(time.Duration(max(asked-1, 0)) * memoryTTL)
+	}
+}
+
+// cutForEver has nodes that were cut off once wait for ever.
+func cutForEver(f Fixture) Fixture {
+	var mu sync.Mutex
+	lost := map[string]bool{}
+	cut := f.Cut
+	f.Cut = func(t *testing.T, n highlander.Cluster) func() {
+		mu.Lock()
+		defer mu.Unlock()
+		lost[n.Node()] = true
+		return cut(t, n)
+	}
+	return spoilNodes(func(n *spoiltNode) {
+		n.acquire = func(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
+			mu.Lock()
+			hangs := lost[n.inner.Node()]
+			mu.Unlock()
+			if hangs {
+				<-ctx.Done()
+				return nil, context.Cause(ctx)
+			}
+			return n.inner.Acquire(ctx, id, opts)
+		}
+	})(f)
+}
+
+// cutForItself makes each node that is cut off a cluster.
+func cutForItself(f Fixture) Fixture {
+	var mu sync.Mutex
+	alone := map[string]bool{}
+	f.Cut = func(_ *testing.T, n highlander.Cluster) func() {
+		mu.Lock()
+		defer mu.Unlock()
+		alone[n.Node()] = true
+		return func() {}
+	}
+	return spoilNodes(func(n *spoiltNode) {
+		n.acquire = func(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
+			mu.Lock()
+			itself := alone[n.inner.Node()]
+			mu.Unlock()
+			if itself {
+				return New().Node("x").Acquire(ctx, id, opts)
+			}
+			return n.inner.Acquire(ctx, id, opts)
 		}
 	})(f)
 }

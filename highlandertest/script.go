@@ -88,6 +88,14 @@ func (s *script) needsCrash() {
 	}
 }
 
+// needsCut skips the check if nodes cannot be cut off.
+func (s *script) needsCut() {
+	s.t.Helper()
+	if s.fixture.Cut == nil {
+		s.t.Skip("Fixture.Cut is nil: there is no way to cut off a node of this engine")
+	}
+}
+
 // crash crashes a node, which is then not closed any more.
 func (s *script) crash(node highlander.Cluster) {
 	s.t.Helper()
@@ -137,6 +145,7 @@ type waiter struct {
 	done chan struct{} // closed when Acquire has returned with ...
 	got  *lease
 	err  error
+	at   time.Time // when it has returned
 }
 
 func (w *waiter) String() string { return fmt.Sprintf("%s.Acquire(%q)", w.node.Node(), w.id) }
@@ -153,6 +162,7 @@ func (s *script) startWith(node highlander.Cluster, id string, opts highlander.A
 	go func() {
 		defer close(w.done)
 		w.got, w.err = s.acquireNow(ctx, node, id, opts)
+		w.at = time.Now()
 	}()
 	return w
 }
