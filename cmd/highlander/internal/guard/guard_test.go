@@ -555,7 +555,7 @@ func TestHundredRunsLeakNothing(t *testing.T) {
 		t.Errorf("before: %s\nafter:  %s", before, after)
 	}
 	g.Close()
-	for _, p := range processes() {
+	for p := range processes() {
 		if p.session == guard {
 			t.Errorf("after Close there is %+v", p)
 		}

@@ -358,7 +358,7 @@ func (h *highlander) waitAllGone(t testing.TB) {
 }
 
 func (h *highlander) left() (left []process) {
-	for _, p := range processes() {
+	for p := range processes() {
 		lives := strings.Trim(threadStates(p.pid), "ZX") != ""
 		if lives && (p.pid == h.cmd.Process.Pid || p.session == h.guard) {
 			left = append(left, p)
@@ -462,5 +462,5 @@ func fdCount(t testing.TB, pid int) int {
 
 // childrenOf returns the processes with that parent, zombies included.
 func childrenOf(pid int) []process {
-	return slices.DeleteFunc(processes(), func(p process) bool { return p.parent != pid })
+	return slices.DeleteFunc(slices.Collect(processes()), func(p process) bool { return p.parent != pid })
 }

@@ -2,9 +2,11 @@ package guard
 
 import (
 	"bytes"
-	"fmt"
+	"context"
+	"iter"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -95,17 +97,75 @@ func (t *tree) kill() {
 	}
 }
 
-// exterminate kills group, and then every child of this process until none is
-// left, those that become its children meanwhile included.
+// exterminate kills group and every child of this process until none is left,
+// those that become its children meanwhile included. Looking for them takes
+// longer than most of them take to die, so it is done beside the waiting.
 func exterminate(group, session int) {
-	killGroup(group, session)
-	for {
-		for _, p := range children() {
-			_ = unix.Kill(p.pid, unix.SIGKILL)
+	x := &execution{group: group, session: session, more: make(chan struct{}, 1)}
+	over, cancel := context.WithCancel(context.Background())
+	var killing sync.WaitGroup
+	killing.Go(func() { x.killAll(over) })
+	for unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil) != unix.ECHILD {
+		x.bury()
+		select {
+		case x.more <- struct{}{}:
+		default:
 		}
-		if _, err := unix.Wait4(-1, nil, 0, nil); err == unix.ECHILD {
+	}
+	cancel()
+	killing.Wait()
+}
+
+// execution is the end of a process group of session, and of all children of
+// this process.
+type execution struct {
+	group, session int
+	more           chan struct{} // has an element when children have ended: theirs may have become this process's
+	mu             sync.Mutex    // held to bury, and to kill a child: the number of one that was buried may be another's
+}
+
+// bury waits for those that have ended.
+func (x *execution) bury() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for {
+		if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 && err != unix.EINTR {
 			return
 		}
+	}
+}
+
+// killAll kills all there are and all there will be, until the context ends.
+func (x *execution) killAll(over context.Context) {
+	if leader, ok := readProcess(x.group); ok && leader.in(x.group, x.session) {
+		_ = unix.Kill(-x.group, unix.SIGKILL)
+	}
+	for {
+		for p := range processes() {
+			if over.Err() != nil {
+				return
+			}
+			x.kill(p)
+		}
+		select {
+		case <-x.more:
+		case <-over.Done():
+			return
+		}
+	}
+}
+
+func (x *execution) kill(p process) {
+	self := os.Getpid()
+	switch {
+	case p.parent == self:
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if again, ok := readProcess(p.pid); ok && again.parent == self {
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+		}
+	case p.in(x.group, x.session):
+		_ = unix.Kill(-x.group, unix.SIGKILL)
 	}
 }
 
@@ -153,8 +213,12 @@ func signalGroup(group, session int, sig syscall.Signal) {
 	if group == 0 {
 		return
 	}
-	for _, p := range processes() {
-		if p.group == group && p.session == session {
+	if leader, ok := readProcess(group); ok && leader.in(group, session) {
+		_ = unix.Kill(-group, sig)
+		return
+	}
+	for p := range processes() {
+		if p.in(group, session) {
 			_ = unix.Kill(-group, sig)
 			return
 		}
@@ -164,12 +228,18 @@ func signalGroup(group, session int, sig syscall.Signal) {
 // process is a line of /proc.
 type process struct{ pid, parent, group, session int }
 
+// in says whether p belongs to a group, of that session: the number may be
+// another's by now.
+func (p process) in(group, session int) bool {
+	return group != 0 && p.group == group && p.session == session
+}
+
 // children returns the children of this process. A process that has one from
 // beginning to end of the call is never told that it has none.
 func children() []process {
 	self := os.Getpid()
 	var found []process
-	for _, p := range processes() {
+	for p := range processes() {
 		if p.parent == self {
 			found = append(found, p)
 		}
@@ -178,34 +248,48 @@ func children() []process {
 }
 
 // processes reads /proc. There is a file with the children of a process alone,
-// but only on kernels built with it.
-func processes() []process {
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return nil
-	}
-	defer dir.Close()
-	names, _ := dir.Readdirnames(-1)
-	var all []process
-	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil {
-			if p, ok := readProcess(pid); ok {
-				all = append(all, p)
+// but only on kernels built with it, and it may leave some out.
+func processes() iter.Seq[process] {
+	return func(yield func(process) bool) {
+		dir, err := os.Open("/proc")
+		if err != nil {
+			return
+		}
+		defer dir.Close()
+		names, _ := dir.Readdirnames(-1)
+		for _, name := range names {
+			if pid, err := strconv.Atoi(name); err == nil {
+				if p, ok := readProcess(pid); ok && !yield(p) {
+					return
+				}
 			}
 		}
 	}
-	return all
 }
 
 // readProcess reads the stat file of a process: pid (name) state parent group
-// session and more, where the name may hold anything.
+// session and more, where the name may hold anything. It makes do without
+// package os, whose files cost several times as much.
 func readProcess(pid int) (process, bool) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return process{}, false
 	}
+	defer unix.Close(fd)
+	var stat [512]byte // the name has 64 bytes at the most
+	n, err := unix.Read(fd, stat[:])
+	if err != nil {
+		return process{}, false
+	}
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat[:n], ')')+1 : n])
+	if len(fields) < 4 {
+		return process{}, false
+	}
 	p := process{pid: pid}
-	var state string
-	_, err = fmt.Sscan(string(stat[bytes.LastIndexByte(stat, ')')+1:]), &state, &p.parent, &p.group, &p.session)
-	return p, err == nil
+	for i, to := range []*int{&p.parent, &p.group, &p.session} {
+		if *to, err = strconv.Atoi(string(fields[i+1])); err != nil {
+			return process{}, false
+		}
+	}
+	return p, true
 }
