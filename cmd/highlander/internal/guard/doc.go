@@ -39,6 +39,31 @@
 // no permission to signal: these are waited for, not ended. A command with the
 // set-user-id bit has no parent-death signal, by the kernel's rules.
 //
+// When highlander is dead and nothing of the command is left, the guard may say
+// so to the other nodes: highlander hands it a certificate and the peers'
+// addresses beforehand (SetCertificate). It gives it out only when its own pipe
+// from highlander has ended, highlander's process is gone, and it has no
+// children left, to which on Linux all that the command forked have fallen:
+//
+//	killed                   is it certified?
+//	highlander               yes; if the keeper is frozen, when it was killed for that
+//	highlander and keeper    yes
+//	highlander and guard     no, there is nobody to do it
+//	highlander, closed       no: a guard that was closed says nothing
+//	highlander frozen        no, as long as it is not dead
+//	something cannot be killed, or is in uninterruptible sleep: when it is gone
+//
+// Nobody has to wait for the guard meanwhile: it has let go of the standard
+// streams, the working directory and whatever descriptors highlander inherited.
+// It tries for up to 30 s, until all peers have acknowledged; once it got a
+// SIGTERM, for a second.
+//
+// Not certified is the death of a highlander that is the first process of a
+// container, with which the kernel kills all others, and what a supervisor
+// kills as a whole, such as the cgroup of a service. Other Unix systems than
+// Linux certify that the process group is empty, which is all that they kill
+// at a deadline, too. On Windows nobody is left to certify anything.
+//
 // The helpers share one session, apart from highlander's, and the command has
 // a process group of its own in it: Ctrl-C and the hang-up of a terminal reach
 // highlander alone, which decides what to pass on. The command has

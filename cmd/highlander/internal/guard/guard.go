@@ -44,3 +44,10 @@ type Exit struct {
 	// Signal is what killed it; zero if it exited by itself.
 	Signal syscall.Signal
 }
+
+// Certificate is what the guard tells the cluster when highlander is dead and
+// nothing of its command is left: until then it is nobody's word.
+type Certificate struct {
+	Frame []byte   // what to write to each peer, which answers with a byte
+	Peers []string // host:port, TCP
+}

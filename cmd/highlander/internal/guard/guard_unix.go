@@ -30,6 +30,7 @@ type Guard struct {
 	link     *link
 	runs     uint64
 	deadline instant
+	dead     Certificate
 	overdue  *alarm // hangGrace after the deadline
 	closed   bool
 }
@@ -80,6 +81,7 @@ func (g *Guard) connect(ctx context.Context) (*link, error) {
 	g.link = l
 	// Also when there is none: it readies both for the messages to come.
 	l.send(message{Kind: msgDeadline, Deadline: g.deadline})
+	l.send(message{Kind: msgCertificate, Certificate: g.dead})
 	return l, nil
 }
 
@@ -99,6 +101,21 @@ func (g *Guard) SetDeadline(t time.Time) {
 	g.link.send(message{Kind: msgDeadline, Deadline: at})
 }
 
+// SetCertificate says what the guard tells the peers when highlander has died
+// and nothing of the command is left. The newest counts, for this guard and
+// those that follow it; the zero Certificate stands for nothing to say. Set it
+// before Run.
+func (g *Guard) SetCertificate(c Certificate) {
+	c = c.bounded(g.log)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return
+	}
+	g.dead = c
+	g.link.send(message{Kind: msgCertificate, Certificate: c})
+}
+
 // Signal sends sig to the process group of the command, if one runs. SIGKILL
 // kills all of it.
 func (g *Guard) Signal(sig syscall.Signal) {
@@ -109,12 +126,15 @@ func (g *Guard) Signal(sig syscall.Signal) {
 	}
 }
 
-// Close kills what still runs and ends guard and keeper. It returns when all
-// of them are gone. It is idempotent.
+// Close kills what still runs and ends guard and keeper, which say nothing of
+// it to the peers. It returns when all of them are gone. It is idempotent.
 func (g *Guard) Close() {
 	g.mu.Lock()
 	first, l := !g.closed, g.link
 	g.closed = true
+	if first {
+		l.send(message{Kind: msgCertificate}) // else the guard would wait for this process to be gone
+	}
 	g.mu.Unlock()
 	l.close()
 	g.running.Lock() // Run looks at the alarm
@@ -188,6 +208,9 @@ func (g *Guard) follow(ctx context.Context, r *run) (Exit, error) {
 				return r.exit, g.whyEnded()
 			}
 			if over, err := r.note(m); over {
+				if err == nil && r.exit.Signal == syscall.SIGKILL && g.isClosed() {
+					return Exit{}, ErrClosed // the guard was faster than the keeper
+				}
 				return r.exit, err
 			}
 		case <-done:
@@ -261,10 +284,14 @@ func (g *Guard) isOverdue() bool {
 	return g.deadline.plus(hangGrace).passed()
 }
 
-func (g *Guard) whyEnded() error {
+func (g *Guard) isClosed() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed {
+	return g.closed
+}
+
+func (g *Guard) whyEnded() error {
+	if g.isClosed() {
 		return ErrClosed
 	}
 	return ErrGuardDied

@@ -59,6 +59,11 @@ func (g *Guard) SetDeadline(t time.Time) {
 	}
 }
 
+// SetCertificate does nothing: when highlander dies, the kernel ends the command
+// with it, and nobody is left to say so. The other nodes wait for the lease to
+// run out.
+func (g *Guard) SetCertificate(Certificate) {}
+
 // Signal sends sig to the command, if one runs: SIGKILL kills all of it, and
 // every other signal is CTRL_BREAK.
 func (g *Guard) Signal(sig syscall.Signal) {

@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 	"time"
 )
 
 // guardian is the guard: it hands messages down to the keeper, ends the
-// command when highlander is gone or its deadline has passed, and is there for
-// the orphans when the keeper is gone.
+// command when highlander is gone or its deadline has passed, is there for the
+// orphans when the keeper is gone, and in the end says that nothing is left.
 type guardian struct {
+	highlander     int            // its number, while it lives
 	fromHighlander <-chan message // nil once highlander is gone
 	fromKeeper     <-chan message
 	toKeeper       chan message
@@ -25,18 +27,33 @@ type guardian struct {
 	deadline instant
 	alarm    *alarm
 	patience *time.Timer // with the keeper
+	dead     Certificate
 }
+
+const (
+	// hearOutFor is how long a guard without a keeper waits for the end of
+	// highlander, should both have been killed: one that lives waits for the
+	// guard to end.
+	hearOutFor = 50 * time.Millisecond
+	goneWithin = time.Second // after its pipe ended
+)
 
 // guardMain is the whole life of a guard.
 func guardMain() error {
-	if err := settle(); err != nil {
+	highlander := os.Getppid()
+	if err := settle(fdUp); err != nil {
 		return err
+	}
+	asked := make(chan os.Signal, 1)
+	if !signal.Ignored(syscall.SIGTERM) {
+		signal.Notify(asked, syscall.SIGTERM)
 	}
 	alarm, err := newAlarm()
 	if err != nil {
 		return err
 	}
 	g := &guardian{
+		highlander:     highlander,
 		fromHighlander: receive(os.NewFile(fdDown, "down")),
 		toKeeper:       make(chan message, 64),
 		alarm:          alarm,
@@ -48,7 +65,55 @@ func guardMain() error {
 	}
 	g.watch()
 	exterminate(g.group, session())
+	if !g.mayTestify() {
+		return nil
+	}
+	if err := letGo(); err != nil {
+		return err
+	}
+	g.dead.testify(asked)
 	return nil
+}
+
+// mayTestify says, when nothing is left that this process can find, whether
+// there is a certificate to give out and all of it is true.
+func (g *guardian) mayTestify() bool {
+	if !orphansFallToUs && g.live && g.group == 0 {
+		return false // the keeper died before it told what there was to kill
+	}
+	return g.hearOut() && len(g.dead.Frame) > 0 && g.highlanderGone()
+}
+
+// hearOut takes what highlander said last. It returns false if highlander's
+// pipe does not end.
+func (g *guardian) hearOut() bool {
+	limit := time.After(hearOutFor)
+	for g.fromHighlander != nil {
+		select {
+		case m, ok := <-g.fromHighlander:
+			switch {
+			case !ok:
+				g.fromHighlander = nil
+			case m.Kind == msgCertificate:
+				g.dead = m.Certificate
+			}
+		case <-limit:
+			return false
+		}
+	}
+	return true
+}
+
+// highlanderGone says whether the process is gone: that its pipe has ended does
+// not prove it. A process that dies closes its files a moment before it leaves
+// its children.
+func (g *guardian) highlanderGone() bool {
+	for begin := time.Now(); os.Getppid() == g.highlander; time.Sleep(100 * time.Microsecond) {
+		if time.Since(begin) > goneWithin {
+			return false
+		}
+	}
+	return true
 }
 
 func (g *guardian) startKeeper() error {
@@ -123,6 +188,9 @@ func (g *guardian) kill() {
 
 func (g *guardian) handDown(m message) {
 	switch m.Kind {
+	case msgCertificate:
+		g.dead = m.Certificate
+		return
 	case msgDeadline:
 		g.deadline = m.Deadline
 		g.alarm.Set(m.Deadline)

@@ -96,8 +96,9 @@ func helper(mode string, attr *syscall.SysProcAttr, files ...*os.File) *exec.Cmd
 }
 
 // settle makes a fresh helper deaf to what is meant for highlander or for the
-// command, and keeps its descriptors from the processes it starts.
-func settle() error {
+// command, and keeps its descriptors, of which last is the highest, from the
+// processes it starts.
+func settle(last int) error {
 	for _, sig := range []os.Signal{
 		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM,
 		syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPIPE, syscall.SIGXCPU, syscall.SIGVTALRM,
@@ -108,22 +109,32 @@ func settle() error {
 			signal.Notify(make(chan os.Signal, 1), sig)
 		}
 	}
-	closeOnExec()
+	closeOnExec(last)
 	return becomeSubreaper()
 }
 
 // closeOnExec keeps every descriptor but the standard ones from the processes
-// that this one starts, those that highlander itself inherited included.
-func closeOnExec() {
+// that this one starts. Those beyond last that highlander itself inherited it
+// closes: somebody may wait for their end.
+func closeOnExec(last int) {
 	entries, err := os.ReadDir("/dev/fd")
 	if err != nil {
-		for _, fd := range []int{fdDown, fdUp, fdStatus} {
+		for fd := fdDown; fd <= last; fd++ {
 			unix.CloseOnExec(fd)
 		}
 		return
 	}
 	for _, entry := range entries {
-		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil || fd <= 2 {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		switch {
+		case err != nil || flags&unix.FD_CLOEXEC != 0: // closed again, or this process's own
+		case fd > last:
+			_ = unix.Close(fd)
+		default:
 			unix.CloseOnExec(fd)
 		}
 	}

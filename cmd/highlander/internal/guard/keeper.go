@@ -39,7 +39,7 @@ const (
 func keeperMain() error {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
-	if err := settle(); err != nil {
+	if err := settle(fdStatus); err != nil {
 		return err
 	}
 	alarm, err := newAlarm()

@@ -200,6 +200,10 @@ func (a actor) play(words []string) {
 			}
 		case "join":
 			a.join()
+		case "become-root":
+			if err := syscall.Setuid(0); err != nil {
+				panic(err)
+			}
 		case "ignore-term":
 			signal.Ignore(syscall.SIGTERM)
 		case "report-signals":
@@ -392,11 +396,21 @@ func highlanderMain() {
 					exit, err := g.Run(contextOfTests, c)
 					ended <- fmt.Sprintf("ended %d %v", exit.Code, err)
 				}()
+			case "keep":
+				go func() {
+					for {
+						_, _ = g.Run(contextOfTests, c)
+					}
+				}()
 			case "signal":
 				g.Signal(syscall.SIGUSR1)
 			case "deadline":
 				d, _ := time.ParseDuration(arg)
 				g.SetDeadline(time.Now().Add(d))
+			case "certificate":
+				frame, peers, _ := strings.Cut(arg, " ")
+				g.SetCertificate(Certificate{Frame: []byte(frame), Peers: strings.Fields(peers)})
+				fmt.Fprintln(report, "certified")
 			}
 		}
 		os.Exit(1) // the test is over

@@ -30,16 +30,19 @@ type message struct {
 	Code     int            // msgExited
 	Expired  bool           // msgGone: killed at the deadline; msgFailed: too late to start
 	Others   bool           // msgExited: processes it forked are still there
+
+	Certificate Certificate // msgCertificate
 }
 
 type kind uint8
 
 const (
 	// Downwards.
-	msgStart    kind = iota + 1 // start a command
-	msgDeadline                 // until when the command may live, this and all later ones
-	msgSignal                   // signal the command's group; SIGKILL ends all of it
-	msgStop                     // SIGTERM, and after Shutdown SIGKILL
+	msgStart       kind = iota + 1 // start a command
+	msgDeadline                    // until when the command may live, this and all later ones
+	msgSignal                      // signal the command's group; SIGKILL ends all of it
+	msgStop                        // SIGTERM, and after Shutdown SIGKILL
+	msgCertificate                 // what the guard says when highlander is dead; not for the keeper
 
 	// Upwards.
 	msgReady   // the keeper is there

@@ -22,6 +22,10 @@ func becomeSubreaper() error {
 	return nil
 }
 
+// orphansFallToUs says whether a guard that has no children left knows that
+// nothing of the command is left.
+const orphansFallToUs = true
+
 // setProcessName is for ps; the main thread has to call it.
 func setProcessName(name string) {
 	bytes, err := unix.BytePtrFromString(name)
