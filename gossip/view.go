@@ -155,11 +155,11 @@ func (a *agent) saidGoodbye(now claims.Instant, n *node) {
 	a.news(n, slog.LevelInfo, "node left")
 	inDoubt := n.phase == nodeDoubted
 	n.phase = nodeLeaving
+	a.machine.Goodbye(now, n.id)
 	if inDoubt {
 		a.remove(now, n)
 		return
 	}
-	a.machine.NodeDown(now, n.id)
 	a.viewChanged()
 }
 

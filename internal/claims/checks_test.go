@@ -28,11 +28,13 @@ type checks struct {
 	brokenAt   time.Duration            // of a lasting fault
 	majority   []bool                   // by host, of a lasting fault
 	highest    map[string]uint64        // token by id
+	granted    map[string]uint64        // the last token of quorum mode, by id
 
 	converged time.Duration // after the chaos; negative: not yet
 	messages  int
 	grants    int
 	conflicts int // of holders
+	expiries  int // of leases, in quorum mode
 	twoHold   int // grants while another held
 	lastLost  int // conflicts that left no holder
 }
@@ -45,7 +47,7 @@ type violation struct {
 func (c *checks) init() {
 	c.converged, c.silentAt, c.apartAt = -1, -5*sec, -5*sec
 	c.heldAt, c.servedAt = map[string]time.Duration{}, map[string]time.Duration{}
-	c.highest = map[string]uint64{}
+	c.highest, c.granted = map[string]uint64{}, map[string]uint64{}
 }
 
 func (w *world) violate(kind, format string, args ...any) {
@@ -62,7 +64,7 @@ func (w *world) settledCalm() bool {
 }
 
 func (w *world) holders(id string) []*lease {
-	return w.leases(id, func(l *lease) bool { return l.held })
+	return w.leases(id, func(l *lease) bool { return l.held && (w.profile.ttl == 0 || l.valid()) })
 }
 
 // leases returns those of live nodes for which keep is true.
@@ -124,6 +126,9 @@ func (w *world) checkToken(l *lease, token uint64, first bool) {
 	if !first && token <= l.token {
 		w.violate("token", "%v of %s was given %d after %d", l.claim, l.id, token, l.token)
 	}
+	if w.profile.ttl > 0 {
+		w.checkTokenOrder(l, token)
+	}
 	if first && token <= w.highest[l.id] && (w.settledCalm() || w.reliable()) {
 		w.violate("token", "%v of %s got %d, not above %d", l.claim, l.id, token, w.highest[l.id])
 	}
@@ -138,6 +143,9 @@ func (w *world) checkToken(l *lease, token uint64, first bool) {
 // checkGrant: never two holders while views agree (promise 1), and first come,
 // first served (promise 3).
 func (w *world) checkGrant(l *lease) {
+	if w.profile.ttl > 0 {
+		w.checkLease(l)
+	}
 	hs := w.holders(l.id)
 	if len(hs) > 1 {
 		w.twoHold++
@@ -235,7 +243,7 @@ func (w *world) checkCalm() {
 	}
 	for _, id := range w.ids {
 		hs := w.holders(id)
-		if len(hs) > 0 || len(w.leases(id, claimed)) == 0 {
+		if len(hs) > 0 || len(w.leases(id, claimed)) == 0 || !w.quorate() {
 			w.heldAt[id] = w.now
 		}
 		since := w.now - max(w.calmSince, w.heldAt[id])
@@ -317,7 +325,7 @@ func (w *world) checkHighest(l *lease) {
 		if n.highest[l.id] > l.token {
 			w.violate("token", "%v of %s holds with %d, but %v has seen %d", l.claim, l.id, l.token, n, n.highest[l.id])
 		}
-		if w.now-w.silentAt < 5*sec || !n.voter && w.now-l.grantedAt < 5*sec { // nobody waits until an observer knows
+		if w.now-w.silentAt < 5*sec || (!n.voter || w.profile.ttl > 0) && w.now-l.grantedAt < 5*sec { // nobody waits until all know
 			continue
 		}
 		if h, ok := n.m.Holder(l.id); !ok || h.Claim != l.claim || h.Token != l.token {

@@ -31,6 +31,9 @@ type profile struct {
 	blindDetector   bool          // the failure detector does not notice broken links
 	lastingFault    func(*world)  // which comes early and stays
 
+	ttl   time.Duration // of quorum mode; zero: available mode
+	proof float64       // share of the crashes that are proved
+
 	// Events a second.
 	acquire, crash, freeze, flap, split, link, step float64
 }
@@ -184,6 +187,7 @@ func (w *world) someCrash() {
 	w.fault(nil)
 	w.logf("%v crashes", n)
 	n.alive = false
+	w.noteCrash(n)
 	n.inbox, n.stalled = nil, nil
 	w.crashedAt = w.now
 	if w.chance(0.5) && !n.frozen {
@@ -398,7 +402,7 @@ func (w *world) endChaos() {
 		}
 	}
 	for h := range w.hosts {
-		if w.chance(0.7) {
+		if w.chance(0.7) || w.profile.ttl > 0 && !w.quorate() {
 			w.boot(h)
 		}
 	}

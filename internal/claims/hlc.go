@@ -13,6 +13,9 @@ const hlcBits = 8
 // far enough from the end of the range that counting on cannot wrap around.
 const maxHLC = HLC(1) << 62
 
+// maxUp bounds what is accepted of other nodes' clocks: a hundred years.
+const maxUp = 100 * 365 * 24 * time.Hour
+
 // Time returns the wall clock part of h.
 func (h HLC) Time() time.Time { return time.UnixMicro(int64(h >> hlcBits)) }
 

@@ -11,6 +11,11 @@ type Config struct {
 	Self     Node
 	Name     string // of the voter, the same at each start
 	Observer bool   // sees everything, votes on nothing and claims nothing
+
+	// Quorum is how many votes of voters with different names a lease takes, more
+	// than half of Voters, which is how many there are. Zero is available mode.
+	Quorum, Voters int
+	TTL            time.Duration // quorum mode: how long a vote is bound without a word
 }
 
 // Instant is a moment, read from the two clocks of a node.
@@ -34,8 +39,12 @@ type EventKind int
 const (
 	// Granted: the lease is handed out, or its token was raised.
 	Granted EventKind = iota + 1
-	// Conflict: another holder was kept. The claim is gone; make a new one.
+	// Conflict: available mode; another holder was kept. The claim is gone; make a
+	// new one.
 	Conflict
+	// Expired: quorum mode; the lease has run out, or, before it was handed out,
+	// nearly so. The claim is gone; make a new one.
+	Expired
 )
 
 // Event is something the machine decided about a claim of this node.
@@ -57,11 +66,12 @@ type Holder struct {
 }
 
 // Machine is the protocol of one node, for all ids. Feed it with Tick (once a
-// second), Receive, NodeUp, NodeDown, Acquire and Release; after each, carry
-// out what Events and, for each node of Outbox, Message return. It must not be
-// used concurrently.
+// second), Advance (when NextAdvance says), Receive, NodeUp, NodeDown, Goodbye,
+// Dead, Acquire and Release; after each, carry out what Events and, for each
+// node of Outbox, Message return. It must not be used concurrently.
 type Machine struct {
 	cfg    Config
+	mode   mode
 	clock  hybridClock
 	seq    uint64
 	ticks  uint64
@@ -87,6 +97,8 @@ type peer struct {
 	inView     bool
 	everInView bool
 	voter      bool
+	goodbye    bool   // it has left by itself
+	dead       bool   // its process is gone; nothing is heard of it any more
 	leftAt     uint64 // tick
 	since      HLC    // when it came into our view
 	heldSince  HLC    // when we came into its view, as it says
@@ -98,6 +110,7 @@ type peer struct {
 	pingDue    bool
 	pongDue    uint64
 	outbox     []*record // those whose link to this peer says send
+	tie        tie
 }
 
 // silent: in view, but it does not answer (rule 13).
@@ -108,22 +121,24 @@ func (p *peer) counts() bool { return p.inView && p.voter && !p.silent() }
 
 // record is what a node keeps of one id (rule 1).
 type record struct {
-	id      string
-	ver     HLC
-	state   *State // as published under ver; nil before the first
-	vote    Vote
-	floor   uint64
-	own     []*ownClaim
-	links   []link // by peer.index
-	changed bool   // since ver
-	touched bool
-	waiting bool
-	idle    int // ticks without anything to say
+	id       string
+	ver      HLC
+	state    *State // as published under ver; nil before the first
+	vote     Vote
+	floor    uint64
+	own      []*ownClaim
+	links    []link // by peer.index
+	changed  bool   // since ver
+	touched  bool
+	waiting  bool
+	awaiting bool // of quorum mode: in its list of that name
+	idle     int  // ticks without anything to say
 }
 
 // link is what a node keeps of one id and one peer.
 type link struct {
 	state *State // the peer's newest
+	bind  uint64 // under which that came (rule Q3)
 	acked HLC    // my version that the peer has
 	gave  uint64 // highest epoch of its vote that I gave back
 	ret   uint64 // highest epoch of my vote that it gave back
@@ -142,6 +157,10 @@ type ownClaim struct {
 	tokenVer   HLC    // version of the State that shows the token; zero: not yet published
 	raisedAt   uint64 // tick of the last change of the token
 	rivals     []rival
+
+	// Quorum mode.
+	record *record
+	until  time.Duration // the end of the lease, as far as it was looked at
 }
 
 // rival is another holder that this one has met (rules 14 and 15).
@@ -154,7 +173,13 @@ type rival struct {
 
 // New returns the machine of a node that is alone and starts now.
 func New(now Instant, cfg Config) *Machine {
-	return &Machine{cfg: cfg, byNode: map[Node]*peer{}, ids: map[string]*record{}, idleTicks: idleTicks, goneTicks: goneTicks}
+	m := &Machine{cfg: cfg, byNode: map[Node]*peer{}, ids: map[string]*record{}, idleTicks: idleTicks, goneTicks: goneTicks}
+	if cfg.Quorum > 0 {
+		m.mode = newQuorum(m, now)
+	} else {
+		m.mode = &available{m}
+	}
+	return m
 }
 
 // HLC returns the newest clock value used or heard of.
@@ -169,14 +194,18 @@ func (m *Machine) MergeHLC(h HLC) {
 	}
 }
 
-// Acquire makes a claim for id. It lasts until Release or a Conflict event. The
-// holder has to be told stopWithin before the lease runs out.
+// Acquire makes a claim for id. It lasts until Release, or a Conflict or Expired
+// event. A lease that runs out is handed out when more than stopWithin of it is
+// left: that must be less than half of the TTL.
 func (m *Machine) Acquire(now Instant, id, meta string, stopWithin time.Duration) Claim {
+	m.mode.look(now)
 	m.seq++
 	c := Claim{Node: m.cfg.Self, Seq: m.seq, Stamp: m.clock.next(now)}
 	r := m.record(now, id)
-	r.own = append(r.own, &ownClaim{Claim: c, meta: meta, stopWithin: stopWithin})
+	o := &ownClaim{Claim: c, meta: meta, stopWithin: stopWithin, record: r}
+	r.own = append(r.own, o)
 	r.changed = true
+	m.mode.claimed(o)
 	m.touch(r)
 	m.finish(now)
 	return c
@@ -185,20 +214,20 @@ func (m *Machine) Acquire(now Instant, id, meta string, stopWithin time.Duration
 // Release removes a claim, be it waiting or a holder. It does nothing if the
 // claim is no more.
 func (m *Machine) Release(now Instant, id string, c Claim) {
-	r := m.ids[id]
-	if r == nil {
-		return
+	m.mode.look(now)
+	if r := m.ids[id]; r != nil {
+		if o := r.ownClaim(c); o != nil {
+			m.drop(r, o)
+		}
 	}
-	if i := slices.IndexFunc(r.own, func(o *ownClaim) bool { return o.Claim == c }); i >= 0 {
-		m.drop(r, r.own[i])
-		m.touch(r)
-		m.finish(now)
-	}
+	m.finish(now)
 }
 
 func (m *Machine) drop(r *record, o *ownClaim) {
 	r.own = slices.DeleteFunc(r.own, func(x *ownClaim) bool { return x == o })
 	r.changed = true
+	m.mode.dropped(o)
+	m.touch(r)
 }
 
 // NodeUp says that n is in view, as a voter or as an observer. Its name is the
@@ -207,12 +236,17 @@ func (m *Machine) NodeUp(now Instant, n Node, name string, voter bool) {
 	if n == m.cfg.Self || n == 0 {
 		return
 	}
+	m.mode.look(now)
 	p := m.peer(n)
+	if p.dead {
+		m.finish(now)
+		return
+	}
 	if !p.inView {
 		p.since = m.clock.next(now)
 	}
-	p.inView, p.everInView, p.name, p.voter = true, true, name, voter
-	p.unanswered = 0
+	m.mode.joining(p)
+	p.inView, p.everInView, p.goodbye, p.name, p.voter = true, true, false, name, voter
 	m.sendEvery(p)
 	m.finish(now)
 }
@@ -249,26 +283,63 @@ func (m *Machine) rejoined(p *peer, since HLC) {
 // NodeDown says that n has left the view: it ended, or the failure detector
 // gave it up. Its States are kept, as it may come back (rule 4).
 func (m *Machine) NodeDown(now Instant, n Node) {
-	p := m.byNode[n]
-	if p == nil || !p.inView {
+	m.mode.look(now)
+	if p := m.byNode[n]; p != nil {
+		m.leave(p)
+	}
+	m.finish(now)
+}
+
+// Goodbye says that n has left the view by itself, and will not be back: its
+// name is soon free for another voter.
+func (m *Machine) Goodbye(now Instant, n Node) {
+	m.mode.look(now)
+	if p := m.byNode[n]; p != nil {
+		p.goodbye = true
+		m.leave(p)
+	}
+	m.finish(now)
+}
+
+// Dead says that the process of n, and all that it ran, is proved to be gone. Its
+// claims are gone with it, and nothing is heard of it any more (rule Q6).
+func (m *Machine) Dead(now Instant, n Node) {
+	if n == m.cfg.Self || n == 0 {
+		return
+	}
+	m.mode.look(now)
+	if p := m.known(n); p != nil && !p.dead {
+		m.mode.died(now, p)
+		m.leave(p)
+		p.dead, p.leftAt = true, m.ticks
+		for _, r := range m.ids {
+			m.link(r, p).state = nil
+		}
+		m.touchAll()
+	}
+	m.finish(now)
+}
+
+func (m *Machine) leave(p *peer) {
+	if !p.inView {
 		return
 	}
 	p.inView, p.leftAt = false, m.ticks
-	p.pingDue, p.pongDue = false, 0
 	m.clearOutbox(p)
 	m.touchAll()
-	m.finish(now)
 }
 
 // Tick is to be called once a second.
 func (m *Machine) Tick(now Instant) {
+	m.mode.look(now)
 	m.ticks++
+	m.mode.tick()
 	for _, p := range m.peers {
-		switch {
-		case p == nil:
-		case p.inView:
-			m.ping(p)
-		case m.ticks-p.leftAt > m.goneTicks:
+		if p == nil {
+			continue
+		}
+		p.busy, p.acks = p.acks >= busyAcks, 0
+		if !p.inView && m.ticks-p.leftAt > m.goneTicks && !m.mode.keeps(p) {
 			m.forgetPeer(p)
 		}
 	}
@@ -279,16 +350,30 @@ func (m *Machine) Tick(now Instant) {
 	m.finish(now)
 }
 
-func (m *Machine) ping(p *peer) {
-	wasSilent := p.silent()
-	p.busy, p.acks = p.acks >= busyAcks, 0
-	p.unanswered++
-	p.pinged++
-	p.pingDue = true
-	if p.silent() != wasSilent {
-		m.touchAll()
-	}
+// Advance looks whether something has run out. In quorum mode it must be called
+// when NextAdvance says; earlier does no harm.
+func (m *Machine) Advance(now Instant) {
+	m.mode.look(now)
+	m.finish(now)
 }
+
+// NextAdvance returns when Advance must be called at the latest, on the Up clock;
+// false if there is no need. Each input may change it.
+func (m *Machine) NextAdvance() (at time.Duration, ok bool) { return m.mode.next() }
+
+// Expires returns when the lease of c, a claim of this node, ends on the Up clock,
+// as far as renewals are known: it never goes back. It is 0 in available mode, and
+// if c has no lease.
+func (m *Machine) Expires(c Claim) time.Duration { return m.mode.expires(c) }
+
+// Excess returns the names of all voters that are known when they are more than
+// Config.Voters; nil otherwise. This node wins nothing then, as others might
+// have won with other votes.
+func (m *Machine) Excess() []string { return m.mode.excess() }
+
+// Shared returns the names that several nodes share that may all be alive. Their
+// votes do not count in quorum mode.
+func (m *Machine) Shared() []string { return m.mode.shared() }
 
 // heard notes that p answered something.
 func (m *Machine) heard(p *peer) {
@@ -322,7 +407,7 @@ func (m *Machine) lookAgain(r *record) bool {
 	if r.inUse() {
 		r.idle = 0
 		m.touch(r) // a token may have to be raised (rule 16)
-		return !acked || r.raiseDue()
+		return !acked || m.mode.unfinished(r)
 	}
 	r.idle++
 	if r.idle <= m.idleTicks || !acked || r.unsent() || r.touched {
@@ -344,41 +429,37 @@ func (r *record) unsent() bool {
 	return slices.ContainsFunc(r.links, func(l link) bool { return l.send })
 }
 
-func (r *record) raiseDue() bool {
-	return slices.ContainsFunc(r.own, func(o *ownClaim) bool { return o.token != 0 && r.floor > o.token })
-}
-
 // Receive takes a message. One that is not for this start of this node, or
 // out of range, is dropped.
 func (m *Machine) Receive(now Instant, msg Message) {
 	if msg.To != m.cfg.Self || msg.From == m.cfg.Self || msg.From == 0 || !msg.sane() {
 		return
 	}
-	m.clock.merge(msg.HLC)
-	p := m.byNode[msg.From]
-	if p == nil {
-		if m.strays() >= maxStrays {
-			return
+	m.mode.look(now)
+	if p := m.known(msg.From); p != nil && !p.dead {
+		m.clock.merge(msg.HLC)
+		m.rejoined(p, msg.Since)
+		m.mode.receive(now, p, &msg)
+		for _, u := range msg.Updates {
+			m.update(now, p, u, msg.Bind)
 		}
-		p = m.peer(msg.From)
-		p.leftAt = m.ticks
-	}
-	m.rejoined(p, msg.Since)
-	if msg.Pong > p.answered && msg.Pong <= p.pinged {
-		p.answered = msg.Pong
-		m.heard(p)
-	}
-	if msg.Ping != 0 && p.inView {
-		p.pongDue = msg.Ping
-	}
-	for _, u := range msg.Updates {
-		m.update(now, p, u)
 	}
 	m.finish(now)
 }
 
+// known returns what is kept of n, who may never have been in view; nil if it is
+// one too many of these.
+func (m *Machine) known(n Node) *peer {
+	p := m.byNode[n]
+	if p == nil && m.strays() < maxStrays {
+		p = m.peer(n)
+		p.leftAt = m.ticks
+	}
+	return p
+}
+
 // update takes the State of a peer (rule 4).
-func (m *Machine) update(now Instant, p *peer, u Update) {
+func (m *Machine) update(now Instant, p *peer, u Update, bind uint64) {
 	r := m.record(now, u.ID)
 	l := m.link(r, p)
 	if u.Seen != 0 && r.ver == 0 {
@@ -391,7 +472,7 @@ func (m *Machine) update(now Instant, p *peer, u Update) {
 	}
 	l.ret = max(l.ret, min(u.Gave, r.vote.Epoch))
 	if l.state == nil || u.Ver > l.state.Ver {
-		l.state = u.State
+		l.state, l.bind = u.State, bind
 		r.raiseFloor(u.State)
 		m.clock.merge(HLC(r.floor))
 	}
@@ -411,8 +492,13 @@ func (r *record) raiseFloor(s *State) {
 
 // sane says whether no number in msg would take a counter near its end.
 func (msg *Message) sane() bool {
-	if msg.HLC >= maxHLC || msg.Since >= maxHLC {
+	if msg.HLC >= maxHLC || msg.Since >= maxHLC || msg.Bind >= uint64(maxHLC) {
 		return false
+	}
+	for _, t := range []time.Duration{msg.Beat.K, msg.Beat.Echo, msg.Back.K, msg.Back.Stamp} {
+		if t < 0 || t >= maxUp {
+			return false
+		}
 	}
 	for _, u := range msg.Updates {
 		if u.Ver >= maxHLC || u.Floor >= uint64(maxHLC) || u.Vote.Epoch >= uint64(maxHLC) {
@@ -438,7 +524,7 @@ func (m *Machine) Events() []Event {
 // it.
 func (m *Machine) Outbox(nodes []Node) []Node {
 	for _, p := range m.peers {
-		if p != nil && p.inView && (p.pingDue || p.pongDue != 0 || len(p.outbox) > 0) {
+		if p != nil && (len(p.outbox) > 0 || m.mode.due(p)) {
 			nodes = append(nodes, p.node)
 		}
 	}
@@ -450,11 +536,8 @@ func (m *Machine) Outbox(nodes []Node) []Node {
 // not queued: it is made when it is asked for, and is then the newest.
 func (m *Machine) Message(now Instant, n Node, limit int) Message {
 	p := m.byNode[n]
-	msg := Message{From: m.cfg.Self, To: n, HLC: m.clock.next(now), Since: p.since, Pong: p.pongDue}
-	if p.pingDue {
-		msg.Ping = p.pinged
-	}
-	p.pingDue, p.pongDue = false, 0
+	msg := Message{From: m.cfg.Self, To: n, HLC: m.clock.next(now), Since: p.since}
+	m.mode.say(now, p, &msg)
 	batch := p.outbox[:min(limit, len(p.outbox))]
 	p.outbox = p.outbox[len(batch):]
 	msg.Updates = make([]Update, 0, len(batch))

@@ -49,7 +49,7 @@ var mutations = []mutation{
 	},
 	{
 		rule:    "3 a node that comes gets every id",
-		edits:   []edit{{"machine.go", "p.unanswered = 0\n\tm.sendEvery(p)", "p.unanswered = 0"}},
+		edits:   []edit{{"machine.go", "voter\n\tm.sendEvery(p)", "voter"}},
 		profile: "partial", seeds: 200, kinds: "two-lasting|lookup|token",
 	},
 	{
@@ -64,7 +64,7 @@ var mutations = []mutation{
 	},
 	{
 		rule:    "4 the State of a node out of view is not used",
-		edits:   []edit{{"voter.go", "s == nil || !p.inView ||", "s == nil ||"}},
+		edits:   []edit{{"available.go", "return p.inView && !p.silent()", "return !p.silent()"}},
 		profile: "clean", seeds: 100, kinds: "none",
 	},
 	{
@@ -108,7 +108,7 @@ var mutations = []mutation{
 	},
 	{
 		rule:    "6 the claims of silent nodes are not live",
-		edits:   []edit{{"voter.go", "!p.inView || p.silent() {", "!p.inView {"}},
+		edits:   []edit{{"available.go", "return p.inView && !p.silent()", "return p.inView"}},
 		profile: "tcp", seeds: 100, kinds: "stall",
 	},
 	{
@@ -162,34 +162,34 @@ var mutations = []mutation{
 	},
 	{
 		rule:    "10 a recalled vote is given back",
-		edits:   []edit{{"voter.go", "o.token != 0 || !vote.Recall", "true"}},
+		edits:   []edit{{"claimant.go", "o.token != 0 || !vote.Recall", "true"}},
 		profile: "clean", seeds: 100, kinds: "none",
 	},
 	{
 		// The State without the claim frees the vote, too. It is the same
 		// message, so only the script sees it.
 		rule:  "10 a vote for a claim that is no more is given back",
-		edits: []edit{{"voter.go", "o != nil && (o.token != 0 || !vote.Recall)", "o == nil || o.token != 0 || !vote.Recall"}},
+		edits: []edit{{"claimant.go", "o != nil && (o.token != 0 || !vote.Recall)", "o == nil || o.token != 0 || !vote.Recall"}},
 		tests: "TestScripts/03", kinds: "script",
 	},
 	{
 		rule:    "11 the votes of all voters in view are needed",
-		edits:   []edit{{"claimant.go", "if !m.link(r, p).votesFor(o.Claim) {\n\t\t\treturn false", "if !m.link(r, p).votesFor(o.Claim) {\n\t\t\tcontinue"}},
+		edits:   []edit{{"available.go", "if !a.m.link(r, p).votesFor(o.Claim) {\n\t\t\treturn false", "if !a.m.link(r, p).votesFor(o.Claim) {\n\t\t\tcontinue"}},
 		profile: "race", seeds: 300, kinds: "order",
 	},
 	{
 		rule:    "11 when any is passed over, more than half of the view is needed",
-		edits:   []edit{{"claimant.go", "return votes == voters || 2*votes > voters", "return true"}},
+		edits:   []edit{{"available.go", "return votes == voters || 2*votes > voters", "return true"}},
 		profile: "tcp", seeds: 100, kinds: "two",
 	},
 	{
 		rule:  "11 observers are not waited for",
-		edits: []edit{{"claimant.go", "!p.inView || !p.voter", "!p.inView"}},
+		edits: []edit{{"available.go", "!p.inView || !p.voter", "!p.inView"}},
 		tests: "TestScripts/11", kinds: "script",
 	},
 	{
 		rule:  "11 observers do not vote",
-		edits: []edit{{"voter.go", "if m.cfg.Observer {", "if false {"}},
+		edits: []edit{{"voter.go", "m.cfg.Observer || !m.mode.mayVote()", "!m.mode.mayVote()"}},
 		tests: "TestScripts/11", kinds: "script",
 	},
 	{
@@ -205,17 +205,17 @@ var mutations = []mutation{
 	},
 	{
 		rule:  "11 once won, no vote is given back",
-		edits: []edit{{"voter.go", "o.token != 0 || !vote.Recall", "!vote.Recall"}},
+		edits: []edit{{"claimant.go", "o.token != 0 || !vote.Recall", "!vote.Recall"}},
 		tests: "TestScripts/14", kinds: "script",
 	},
 	{
 		rule:    "12 the lease is handed out when all have acknowledged the token",
-		edits:   []edit{{"claimant.go", "o.tokenVer == 0 || !m.ackedByAll(r, o.tokenVer)", "o.tokenVer == 0"}},
+		edits:   []edit{{"available.go", "o.tokenVer != 0 && a.ackedByAll(r, o.tokenVer)", "o.tokenVer != 0"}},
 		profile: "calm", seeds: 100, kinds: "lookup|token",
 	},
 	{
 		rule:    "12 acknowledgements of silent voters are not waited for",
-		edits:   []edit{{"claimant.go", "p.counts() && m.link(r, p).acked < ver", "p.inView && p.voter && m.link(r, p).acked < ver"}},
+		edits:   []edit{{"available.go", "p.counts() && a.m.link(r, p).acked < ver", "p.inView && p.voter && a.m.link(r, p).acked < ver"}},
 		profile: "tcp", seeds: 100, kinds: "stall",
 	},
 	{
@@ -225,61 +225,65 @@ var mutations = []mutation{
 	},
 	{
 		rule: "13 pings are counted, not timed",
-		edits: []edit{{"machine.go", "case p.inView:\n", `case p.inView:
+		edits: []edit{{"machine.go", "m.mode.tick()", `m.mode.tick()
+	for _, p := range m.peers {
+		if p != nil && p.inView {
 			if p.leftAt != 0 {
-				p.unanswered += int(now.Wall.Unix()) - int(p.leftAt) - 1
+				p.unanswered += int(now.Up/time.Second) - int(p.leftAt) - 1
 			}
-			p.leftAt = uint64(now.Wall.Unix())
+			p.leftAt = uint64(now.Up / time.Second)
+		}
+	}
 `}},
 		tests: "TestScripts/08", kinds: "script",
 	},
 	{
 		rule:  "13 a node that comes starts at zero",
-		edits: []edit{{"machine.go", "p.unanswered = 0\n\tm.sendEvery(p)", "m.sendEvery(p)"}},
+		edits: []edit{{"available.go", "joining(p *peer) { p.unanswered = 0 }", "joining(*peer) {}"}},
 		tests: "TestScripts/15", kinds: "script",
 	},
 	{
 		rule:    "14 votes are counted when all have acknowledged the meeting",
-		edits:   []edit{{"claimant.go", "if v.raised != 0 && m.ackedByAll(r, v.raised) {", "if true {"}},
+		edits:   []edit{{"available.go", "if v.raised != 0 && a.ackedByAll(r, v.raised) {", "if true {"}},
 		profile: "freeze", seeds: 1500, kinds: "all-lost|smaller-side",
 	},
 	{
 		rule:    "14 the number stays while both hold",
-		edits:   []edit{{"claimant.go", "case o.yieldsTo(v, &c):", "case func() bool { v.votes = m.countVotes(r, o); return o.yieldsTo(v, &c) }():"}},
+		edits:   []edit{{"available.go", "case o.yieldsTo(v, &c):", "case func() bool { v.votes = a.countVotes(r, o); return o.yieldsTo(v, &c) }():"}},
 		profile: "split", seeds: 600, kinds: "two-lasting|all-lost",
 	},
 	{
 		// That a holder counts its own vote cannot be seen: all do, so all would
 		// be one short.
 		rule:    "15 the holder with fewer votes yields",
-		edits:   []edit{{"claimant.go", "return v.votes < theirs", "return v.votes > theirs"}},
+		edits:   []edit{{"available.go", "return v.votes < theirs", "return v.votes > theirs"}},
 		profile: "split", seeds: 100, kinds: "smaller-side",
 	},
 	{
 		rule:    "15 a tie is broken by the winning token",
-		edits:   []edit{{"claimant.go", "return o.won < c.won", "return o.won > c.won"}},
+		edits:   []edit{{"available.go", "return o.won < c.won", "return o.won > c.won"}},
 		profile: "freeze", seeds: 600, kinds: "woken",
 	},
 	{
 		rule:  "15 it is the winning token, not the current one",
-		edits: []edit{{"claimant.go", "if o.won != c.won {\n\t\treturn o.won < c.won", "if o.token != c.token {\n\t\treturn o.token < c.token"}},
+		edits: []edit{{"available.go", "if o.won != c.won {\n\t\treturn o.won < c.won", "if o.token != c.token {\n\t\treturn o.token < c.token"}},
 		tests: "TestScripts/16", kinds: "script",
 	},
 	{
 		rule:  "16 a holder that is alone clears its tallies",
-		edits: []edit{{"claimant.go", "if len(o.rivals) > 0 {", "if false {"}},
+		edits: []edit{{"available.go", "if len(o.rivals) > 0 {", "if false {"}},
 		tests: "TestScripts/17", kinds: "script",
 	},
 	{
 		rule:    "16 a holder raises its token above the floor",
-		edits:   []edit{{"claimant.go", "if r.floor > o.token && o.raisedAt != m.ticks {", "if false {"}},
+		edits:   []edit{{"available.go", "if r.floor > o.token && o.raisedAt != a.m.ticks {", "if false {"}},
 		profile: "split", seeds: 100, kinds: "token",
 	},
 	{
 		// The simulation sees no storm: a floor that was heard of is not passed
 		// on before something else changes.
 		rule:  "16 a token is raised at most once a tick",
-		edits: []edit{{"claimant.go", "r.floor > o.token && o.raisedAt != m.ticks", "r.floor > o.token"}},
+		edits: []edit{{"available.go", "r.floor > o.token && o.raisedAt != a.m.ticks", "r.floor > o.token"}},
 		tests: "TestScripts/18", kinds: "script",
 	},
 	{
@@ -327,12 +331,12 @@ var mutations = []mutation{
 	},
 	{
 		rule:  "what was not asked is not answered",
-		edits: []edit{{"machine.go", "msg.Pong > p.answered && msg.Pong <= p.pinged", "msg.Pong > p.answered"}},
+		edits: []edit{{"available.go", "msg.Pong > p.answered && msg.Pong <= p.pinged", "msg.Pong > p.answered"}},
 		tests: "TestPongInAdvance", kinds: "is silent",
 	},
 	{
 		rule:  "strays are bounded",
-		edits: []edit{{"machine.go", "if m.strays() >= maxStrays {", "if false {"}},
+		edits: []edit{{"machine.go", "p == nil && m.strays() < maxStrays", "p == nil"}},
 		tests: "TestStrayNodes", kinds: "nodes are kept",
 	},
 }

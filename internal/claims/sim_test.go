@@ -59,6 +59,7 @@ func profileOf(seed int64) profile {
 	if *profileFlag == "" {
 		return all[seed%int64(len(all))]
 	}
+	all = append(all, quorumProfiles()...)
 	var known []string
 	for _, p := range all {
 		if p.name == *profileFlag {
@@ -170,7 +171,7 @@ func percentile(ds []time.Duration, per int) time.Duration {
 func (f figures) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-9s%8s%10s%9s%11s%10s%10s   until settled: p50 p99 max\n", "", "seeds", "messages", "grants", "conflicts", "two hold", "all lost")
-	for _, p := range profiles() {
+	for _, p := range append(profiles(), quorumProfiles()...) {
 		if s := f[p.name]; s != nil {
 			fmt.Fprintf(&b, "%-9s%8d%10d%9d%11d%10d%10d   %v %v %v\n", p.name, s.seeds, s.messages, s.grants, s.conflicts, s.twoHold, s.lastLost,
 				percentile(s.converged, 50), percentile(s.converged, 99), percentile(s.converged, 100))

@@ -1,6 +1,9 @@
 package claims
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Node names one process: a random number that is new at every start. Zero is
 // no node.
@@ -82,4 +85,21 @@ type Message struct {
 	Ping     uint64 // answer with this number; zero: no ping
 	Pong     uint64 // answers a ping; zero: no pong
 	Updates  []Update
+
+	// Quorum mode.
+	Bind uint64 // the votes in Updates for the receiver's claims are bound under it; grows when such votes are dropped
+	Beat Beat
+	Back Back
+}
+
+// Beat keeps the votes for the sender's claims where they are (rule Q2).
+type Beat struct {
+	K    time.Duration // when it was sent, by the sender's clock; zero: no beat
+	Echo time.Duration // the newest stamp that the sender has of the receiver
+}
+
+// Back answers a Beat.
+type Back struct {
+	K     time.Duration // of the beat that was counted; zero: it was not
+	Stamp time.Duration // when this was sent, by the sender's clock; zero: no answer
 }

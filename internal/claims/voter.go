@@ -80,7 +80,7 @@ type liveClaim struct {
 }
 
 // liveClaims returns this node's claims and those in the newest State of every
-// node in view that is not silent (rule 6). The result is good until the next
+// node whose claims count (rules 6 and Q1). The result is good until the next
 // call.
 func (m *Machine) liveClaims(r *record) []liveClaim {
 	m.live = m.live[:0]
@@ -89,7 +89,7 @@ func (m *Machine) liveClaims(r *record) []liveClaim {
 	}
 	for i := range r.links {
 		p, s := m.peers[i], r.links[i].state
-		if p == nil || s == nil || !p.inView || p.silent() {
+		if p == nil || s == nil || !m.mode.live(p) {
 			continue
 		}
 		for _, c := range s.Claims {
@@ -122,7 +122,7 @@ func (c *liveClaim) better(d *liveClaim) bool {
 // voteOn moves this node's vote for r if it is free and asks for it back if it
 // should move (rules 8 and 9). It returns whether it changed something.
 func (m *Machine) voteOn(r *record) bool {
-	if m.cfg.Observer {
+	if m.cfg.Observer || !m.mode.mayVote() {
 		return false
 	}
 	live := m.liveClaims(r)
@@ -164,31 +164,4 @@ func (m *Machine) voteFree(r *record, voted, best *liveClaim) bool {
 		return voted.token == 0 && best != voted
 	}
 	return m.link(r, m.byNode[voted.Node]).ret >= r.vote.Epoch
-}
-
-// giveBack returns the votes that a waiting claim of this node was recalled
-// from and those for claims that are no more (rule 10).
-func (m *Machine) giveBack(r *record) {
-	for i := range r.links {
-		p, l := m.peers[i], &r.links[i]
-		if p == nil || !p.inView || l.state == nil || l.state.Vote.Claim.Node != m.cfg.Self {
-			continue
-		}
-		vote := l.state.Vote
-		o := r.ownClaim(vote.Claim)
-		if l.gave >= vote.Epoch || o != nil && (o.token != 0 || !vote.Recall) {
-			continue
-		}
-		l.gave = vote.Epoch
-		m.send(r, p)
-	}
-}
-
-func (r *record) ownClaim(c Claim) *ownClaim {
-	for _, o := range r.own {
-		if o.Claim == c {
-			return o
-		}
-	}
-	return nil
 }

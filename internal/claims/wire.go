@@ -5,18 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 )
 
 // The wire format is written by hand: ten thousand States pass through it in
 // a take-over, and a decoder for hostile input has to be strict.
 const (
-	wireVersion = 1
+	wireVersion = 2
 
 	maxWireID   = 255
 	maxWireMeta = 512
 
 	flagWantAck = 1
 	flagRecall  = 2
+
+	flagBeat = 1 // of the message
+	flagBack = 2
+	flagBind = 4
 
 	// The smallest encodings, which bound how many a message can claim to have.
 	minUpdateLen = 1 + 1 + 1 + 5*8 + minClaimRef + 1
@@ -34,9 +39,30 @@ func AppendMessage(b []byte, msg Message) []byte {
 	b = appendUint64(b, uint64(msg.From), uint64(msg.To), uint64(msg.HLC), uint64(msg.Since))
 	b = binary.AppendUvarint(b, msg.Ping)
 	b = binary.AppendUvarint(b, msg.Pong)
+	b = appendTies(b, msg)
 	b = binary.AppendUvarint(b, uint64(len(msg.Updates)))
 	for _, u := range msg.Updates {
 		b = appendUpdate(b, u)
+	}
+	return b
+}
+
+// appendTies appends what quorum mode has to say: a byte that says what there is,
+// and that.
+func appendTies(b []byte, msg Message) []byte {
+	at := len(b)
+	b = append(b, 0)
+	if msg.Bind != 0 {
+		b[at] |= flagBind
+		b = appendUint64(b, msg.Bind)
+	}
+	if msg.Beat.K != 0 {
+		b[at] |= flagBeat
+		b = appendUint64(b, uint64(msg.Beat.K), uint64(msg.Beat.Echo))
+	}
+	if msg.Back.Stamp != 0 {
+		b[at] |= flagBack
+		b = appendUint64(b, uint64(msg.Back.K), uint64(msg.Back.Stamp))
 	}
 	return b
 }
@@ -93,6 +119,7 @@ func ParseMessage(b []byte) (Message, error) {
 		return Message{}, fmt.Errorf("%w: version %d, this is version %d", ErrMalformed, v, wireVersion)
 	}
 	msg := Message{From: Node(d.uint64()), To: Node(d.uint64()), HLC: HLC(d.uint64()), Since: HLC(d.uint64()), Ping: d.uvarint(), Pong: d.uvarint()}
+	d.ties(&msg)
 	n := d.count("updates", minUpdateLen)
 	if n > 0 {
 		msg.Updates = make([]Update, 0, n)
@@ -124,6 +151,26 @@ func (d *decoder) fail(format string, args ...any) {
 	}
 	d.b = nil
 }
+
+// ties reads what appendTies has written; what a flag promises must not be zero.
+func (d *decoder) ties(msg *Message) {
+	flags := d.byte()
+	if flags&flagBind != 0 {
+		msg.Bind = d.uint64()
+	}
+	if flags&flagBeat != 0 {
+		msg.Beat = Beat{K: d.duration(), Echo: d.duration()}
+	}
+	if flags&flagBack != 0 {
+		msg.Back = Back{K: d.duration(), Stamp: d.duration()}
+	}
+	if flags&^(flagBind|flagBeat|flagBack) != 0 || flags&flagBind != 0 && msg.Bind == 0 ||
+		flags&flagBeat != 0 && msg.Beat.K == 0 || flags&flagBack != 0 && msg.Back.Stamp == 0 {
+		d.fail("flags %#x", flags)
+	}
+}
+
+func (d *decoder) duration() time.Duration { return time.Duration(d.uint64()) }
 
 func (d *decoder) update() Update {
 	s := &State{ID: d.string("id", maxWireID)}

@@ -32,9 +32,12 @@ type world struct {
 
 	hosts []host
 	links [][]bool // links[i][j]: what host i sends reaches host j
-	nodes []*simNode
-	ids   []string
-	quiet bool // no more faults, releases and new claims
+
+	quorum, voters int      // of quorum mode
+	ghosts         []*lease // of processes that have crashed, and whose child nobody has seen end
+	nodes          []*simNode
+	ids            []string
+	quiet          bool // no more faults, releases and new claims
 
 	repeats bool // the senders ask early whether something was lost
 
@@ -44,8 +47,9 @@ type world struct {
 
 // host is a computer: its clock is off and runs at a rate of its own.
 type host struct {
-	skew time.Duration
-	rate float64
+	skew     time.Duration
+	rate     float64
+	observer bool // quorum mode, where the number of voters is fixed
 }
 
 // simNode is one process.
@@ -65,6 +69,7 @@ type simNode struct {
 	sendDue   bool            // the sender is busy and will fetch later
 	leases    []*lease
 	highest   map[string]uint64 // token seen, by id
+	advanceAt time.Duration     // when Advance is due; zero: not planned
 	freezes   int
 	frozeAt   time.Duration
 	wokeAt    time.Duration
@@ -81,6 +86,10 @@ type lease struct {
 	grantedAt time.Duration
 	held      bool
 	token     uint64
+
+	// Quorum mode.
+	stopWithin time.Duration
+	until      time.Duration // by the clock of its host
 }
 
 type event struct {
@@ -134,8 +143,11 @@ func newWorld(p profile, seed uint64, log *journal) *world {
 	}
 	w.ids = []string{"a", "b", "c"}[:1+w.rng.IntN(p.ids)]
 	for range hosts {
-		w.hosts = append(w.hosts, host{skew: w.upTo(p.skew), rate: 1 + (w.rng.Float64()-0.5)*p.drift})
+		w.hosts = append(w.hosts, host{skew: w.upTo(p.skew), rate: w.rate()})
 		w.links = append(w.links, slices.Repeat([]bool{true}, hosts))
+	}
+	if p.ttl > 0 {
+		w.chooseQuorum()
 	}
 	for h := range w.hosts {
 		if h > 0 && w.chance(p.lateJoin) {
@@ -178,8 +190,15 @@ func (w *world) node(name Node) *simNode { return w.nodes[name-1] }
 
 func (w *world) newNode(host int) *simNode {
 	n := &simNode{w: w, name: Node(len(w.nodes) + 1), host: host, alive: true, highest: map[string]uint64{}}
-	n.voter = host == 0 || !w.chance(w.profile.observers)
-	n.m = New(n.clock(), Config{Self: n.name, Observer: !n.voter})
+	if w.profile.ttl > 0 {
+		n.voter = !w.hosts[host].observer
+	} else {
+		n.voter = host == 0 || !w.chance(w.profile.observers)
+	}
+	n.m = New(n.clock(), Config{
+		Self: n.name, Name: n.hostName(), Observer: !n.voter,
+		Quorum: w.quorum, Voters: w.voters, TTL: w.profile.ttl,
+	})
 	if w.profile.forgetful {
 		n.m.idleTicks, n.m.goneTicks = 3+w.rng.IntN(6), 8+w.rng.Uint64N(8)
 	}
@@ -221,6 +240,8 @@ func (n *simNode) input(do func(now Instant)) {
 	for _, e := range n.m.Events() {
 		n.event(e)
 	}
+	n.noteRenewals()
+	n.planAdvance()
 	switch {
 	case n.sendDue:
 	case n.w.chance(n.w.profile.busy):
@@ -324,6 +345,9 @@ func (n *simNode) deliver(b []byte) {
 // event is what the engine and the application do about it.
 func (n *simNode) event(e Event) {
 	l := n.lease(e.ID, e.Claim)
+	if l == nil && e.Kind == Expired {
+		return // it was just released
+	}
 	if l == nil {
 		n.w.violate("event", "%v of %v, which is no claim", e, n)
 		return
@@ -333,6 +357,8 @@ func (n *simNode) event(e Event) {
 		n.granted(l, e.Token)
 	case Conflict:
 		n.conflict(l)
+	case Expired:
+		n.expired(l)
 	}
 }
 
@@ -393,9 +419,10 @@ func (n *simNode) acquire(id string) {
 	if mine >= n.w.profile.claims || !n.voter {
 		return
 	}
+	stopWithin := n.w.stopWithin()
 	n.input(func(now Instant) {
-		c := n.m.Acquire(now, id, n.String(), 0)
-		n.leases = append(n.leases, &lease{node: n, id: id, claim: c, askedAt: n.w.now})
+		c := n.m.Acquire(now, id, n.String(), stopWithin)
+		n.leases = append(n.leases, &lease{node: n, id: id, claim: c, askedAt: n.w.now, stopWithin: stopWithin})
 		n.w.logf("%v claims %s: %v", n, id, c)
 	})
 }
@@ -454,7 +481,7 @@ func (n *simNode) up(o *simNode) {
 	n.view[i], n.changeAt[i] = true, 0
 	n.w.calm = false
 	n.w.logf("%v sees %v", n, o)
-	n.input(func(now Instant) { n.m.NodeUp(now, o.name, fmt.Sprint("host", o.host), o.voter) })
+	n.input(func(now Instant) { n.m.NodeUp(now, o.name, o.hostName(), o.voter) })
 }
 
 func (n *simNode) down(o *simNode) {
