@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -27,6 +28,14 @@ const (
 	// The ports that nodes without any configuration share on loopback.
 	lastLoopbackPort = 7977
 
+	// DefaultTTL is how long a lease lasts in quorum mode if Config.TTL is zero:
+	// highlander.DefaultShutdown fits into it.
+	DefaultTTL = 12 * time.Second
+
+	minTTL    = time.Second
+	maxTTL    = 10 * time.Minute
+	maxVoters = 1024
+
 	maxNameLen  = 128
 	maxLabelLen = 255
 )
@@ -36,7 +45,9 @@ const (
 // 127.0.0.1:7946-7977 and joins whoever is on the others.
 type Config struct {
 	// Name is the first part of the node's name; the host name if empty. Nodes
-	// may share it: the second part is random.
+	// may share it: the second part is random. But in quorum mode voters are
+	// counted by it: it must be the same at each start, and no two running
+	// voters may share it, or neither of them counts.
 	Name string
 
 	// Label names the cluster; DefaultLabel if empty. Nodes with another label
@@ -66,9 +77,26 @@ type Config struct {
 	// is logged, and the keys stay as they are.
 	KeyFile string
 
-	// Expect is how many nodes must be in view, this one included, before
+	// Expect is how many voters must be in view, this one included, before
 	// Join returns. Zero: any one other, or none after a settle time.
+	//
+	// In quorum mode it is how many voters the cluster has, those included that
+	// are down: the number that Quorum must be above half of, and that no more
+	// names than that may vote for. Zero: 2*Quorum-1. It says nothing about
+	// Join, which waits for Quorum of them.
 	Expect int
+
+	// Quorum turns quorum mode on: a lease takes the votes of that many voters
+	// and runs out TTL after it was renewed last, so that there are never two
+	// holders, whatever happens to the network. The price is that a side with
+	// fewer voters runs nothing, and that a crash is noticed after TTL. All nodes
+	// of the cluster need the same Quorum, Expect and TTL. Zero: available mode.
+	Quorum int
+
+	// TTL is how long a lease lasts without renewal, in quorum mode: 1 s to
+	// 10 min; DefaultTTL if zero. The time that a child may take to stop must fit
+	// into it: see CheckStopWithin.
+	TTL time.Duration
 
 	// Observer nodes see everything, vote on nothing and cannot Acquire.
 	Observer bool
@@ -107,6 +135,7 @@ func (cfg Config) withDefaults() (Config, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	cfg.TTL = cfg.rules().ttl
 	cfg.Join = slices.Clone(cfg.Join)
 	for i, addr := range cfg.Join {
 		cfg.Join[i], _ = withDefaultPort(addr) // was checked
@@ -119,7 +148,7 @@ type naming func(field string) string
 
 // check returns the first thing that is wrong with cfg.
 func (cfg Config) check(name naming) error {
-	return cmp.Or(cfg.checkNames(name), cfg.checkBind(name), cfg.checkAdvertise(name), cfg.checkJoin(name), cfg.checkKeys(name), cfg.checkExpect(name))
+	return cmp.Or(cfg.checkNames(name), cfg.checkBind(name), cfg.checkAdvertise(name), cfg.checkJoin(name), cfg.checkKeys(name), cfg.checkExpect(name), cfg.checkQuorum(name))
 }
 
 func (cfg Config) checkNames(name naming) error {
@@ -197,6 +226,30 @@ func (cfg Config) checkKeys(name naming) error {
 func (cfg Config) checkExpect(name naming) error {
 	if cfg.Expect < 0 {
 		return fmt.Errorf("%s is %d; it must not be negative", name("Expect"), cfg.Expect)
+	}
+	return nil
+}
+
+func (cfg Config) checkQuorum(name naming) error {
+	r := cfg.rules()
+	switch {
+	case cfg.Quorum < 0:
+		return fmt.Errorf("%s is %d; it must not be negative", name("Quorum"), cfg.Quorum)
+	case cfg.Quorum == 0 && cfg.TTL != 0:
+		return fmt.Errorf("%s is %v, and there is no %s; without one, leases do not run out: set it, or leave %s out", name("TTL"), cfg.TTL, name("Quorum"), name("TTL"))
+	case cfg.Quorum == 0:
+		return nil
+	case cfg.Quorum > maxVoters/2:
+		return fmt.Errorf("%s is %d; at most %d is allowed", name("Quorum"), cfg.Quorum, maxVoters/2)
+	case r.voters > maxVoters:
+		return fmt.Errorf("%s is %d; at most %d voters are allowed", name("Expect"), r.voters, maxVoters)
+	case cfg.Quorum > r.voters:
+		return fmt.Errorf("%s %d is more than %s, the %d voters that there are", name("Quorum"), cfg.Quorum, name("Expect"), r.voters)
+	case 2*cfg.Quorum <= r.voters:
+		return fmt.Errorf("%s %d is not above half of %d voters (%s): two sides of %d could each run the child; at least %d is needed",
+			name("Quorum"), cfg.Quorum, r.voters, name("Expect"), cfg.Quorum, r.voters/2+1)
+	case r.ttl < minTTL || r.ttl > maxTTL:
+		return fmt.Errorf("%s is %v; %v to %v is allowed", name("TTL"), r.ttl, minTTL, maxTTL)
 	}
 	return nil
 }

@@ -2,12 +2,15 @@ package gossip_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"highlander"
 	"highlander/gossip"
 )
 
@@ -53,6 +56,20 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		{gossip.Config{Bind: loopback, KeyFile: "/does/not/exist"}, `Config.KeyFile /does/not/exist: no such file or directory`},
 		{gossip.Config{Bind: "0.0.0.0:0", KeyFile: "/"}, `Config.KeyFile /: it is not a regular file`},
 		{gossip.Config{Bind: loopback, Expect: -1}, `Config.Expect is -1; it must not be negative`},
+
+		{gossip.Config{Bind: loopback, Quorum: -1}, `Config.Quorum is -1; it must not be negative`},
+		{gossip.Config{Bind: loopback, Quorum: 2, Expect: -1}, `Config.Expect is -1; it must not be negative`},
+		{gossip.Config{Bind: loopback, Quorum: 2, Expect: 4}, `Config.Quorum 2 is not above half of 4 voters (Config.Expect): two sides of 2 could each run the child; at least 3 is needed`},
+		{gossip.Config{Bind: loopback, Quorum: 1, Expect: 3}, `Config.Quorum 1 is not above half of 3 voters (Config.Expect): two sides of 1 could each run the child; at least 2 is needed`},
+		{gossip.Config{Bind: loopback, Quorum: 1, Expect: 2}, `Config.Quorum 1 is not above half of 2 voters (Config.Expect): two sides of 1 could each run the child; at least 2 is needed`},
+		{gossip.Config{Bind: loopback, Quorum: 4, Expect: 3}, `Config.Quorum 4 is more than Config.Expect, the 3 voters that there are`},
+		{gossip.Config{Bind: loopback, Quorum: 513}, `Config.Quorum is 513; at most 512 is allowed`},
+		{gossip.Config{Bind: loopback, Quorum: math.MaxInt}, `Config.Quorum is 9223372036854775807; at most 512 is allowed`},
+		{gossip.Config{Bind: loopback, Quorum: 2, Expect: 1025}, `Config.Expect is 1025; at most 1024 voters are allowed`},
+		{gossip.Config{Bind: loopback, TTL: 3 * time.Second}, `Config.TTL is 3s, and there is no Config.Quorum; without one, leases do not run out: set it, or leave Config.TTL out`},
+		{gossip.Config{Bind: loopback, Quorum: 2, TTL: -time.Second}, `Config.TTL is -1s; 1s to 10m0s is allowed`},
+		{gossip.Config{Bind: loopback, Quorum: 2, TTL: time.Second - 1}, `Config.TTL is 999.999999ms; 1s to 10m0s is allowed`},
+		{gossip.Config{Bind: loopback, Quorum: 2, TTL: 10*time.Minute + 1}, `Config.TTL is 10m0.000000001s; 1s to 10m0s is allowed`},
 	} {
 		c, err := gossip.Join(t.Context(), test.cfg)
 		if err == nil {
@@ -102,5 +119,36 @@ func TestNoConfigurationAtAll(t *testing.T) {
 	w.see(3, nodes...)
 	if name, _, _ := strings.Cut(nodes[0].Node(), "#"); name == "" {
 		t.Errorf("the node is called %q, want the name of the host in it", nodes[0].Node())
+	}
+}
+
+func TestTimeToStopMustFitIntoTheTTL(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		cfg  gossip.Config
+		stop time.Duration
+		want string // empty: it fits
+	}{
+		{gossip.Config{}, time.Hour, ""},
+		{gossip.Config{Quorum: 2}, highlander.DefaultShutdown, ""},
+		{gossip.Config{Quorum: 2, TTL: 3 * time.Second}, 1440 * time.Millisecond, ""},
+		{gossip.Config{Quorum: 2, TTL: 10500 * time.Millisecond}, 5 * time.Second, ""},
+		{gossip.Config{Quorum: 2, TTL: 3 * time.Second}, 5 * time.Second,
+			`TTL 3s is too short to stop within 5s: less 60ms for clocks and 1.5s for two renewals it leaves 1.44s; a TTL of at least 10.5s, or at most 1.44s to stop, is needed`},
+		{gossip.Config{Quorum: 2, TTL: 10400 * time.Millisecond}, 5 * time.Second,
+			`TTL 10.4s is too short to stop within 5s: less 208ms for clocks and 5.2s for two renewals it leaves 4.992s; a TTL of at least 10.5s, or at most 4.992s to stop, is needed`},
+		{gossip.Config{Quorum: 2}, 6 * time.Second,
+			`TTL 12s is too short to stop within 6s: less 240ms for clocks and 6s for two renewals it leaves 5.76s; a TTL of at least 12.5s, or at most 5.76s to stop, is needed`},
+		{gossip.Config{Quorum: 2, TTL: time.Minute}, 288 * time.Second,
+			`TTL 1m0s is too short to stop within 4m48s: less 1.2s for clocks and 30s for two renewals it leaves 28.8s; a TTL of at least 10m0s, or at most 28.8s to stop, is needed`},
+		{gossip.Config{Quorum: 2, TTL: time.Minute}, math.MaxInt64,
+			`TTL 1m0s is too short to stop within 2562047h47m16.854775807s: less 1.2s for clocks and 30s for two renewals it leaves 28.8s; at most 4m48s to stop is possible, with a TTL of 10m0s`},
+	} {
+		switch err := test.cfg.CheckStopWithin(test.stop); {
+		case test.want == "" && err != nil:
+			t.Errorf("%v to stop do not fit into %v: %v", test.stop, test.cfg.TTL, err)
+		case test.want != "" && (err == nil || err.Error() != test.want):
+			t.Errorf("got  %v\nwant %s", err, test.want)
+		}
 	}
 }

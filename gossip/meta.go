@@ -7,21 +7,6 @@ import (
 	"time"
 )
 
-// rules are what all voters of a cluster have to agree on: two parts of it that
-// each follow other rules could each elect a holder. The zero value is
-// available mode.
-type rules struct {
-	quorum, voters int
-	ttl            time.Duration
-}
-
-func (r rules) String() string {
-	if r == (rules{}) {
-		return "available mode"
-	}
-	return fmt.Sprintf("quorum %d of %d, TTL %v", r.quorum, r.voters, r.ttl)
-}
-
 // nodeMeta is what a node tells about itself when it joins: memberlist's meta
 // of it. It never changes.
 type nodeMeta struct {

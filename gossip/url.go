@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // urlParams are the parameters of a cluster URL, in the order of the
@@ -40,6 +41,21 @@ var urlParams = []struct {
 		cfg.Expect = int(n)
 		return nil
 	}},
+	{"quorum", func(cfg *Config, value string) error {
+		n, err := strconv.ParseUint(value, 10, 16)
+		if err != nil || n == 0 {
+			return fmt.Errorf("quorum=%s: a number of voters, 1 or more, is allowed; without quorum, the cluster is in available mode", value)
+		}
+		cfg.Quorum = int(n)
+		return nil
+	}},
+	{"ttl", func(cfg *Config, value string) (err error) {
+		cfg.TTL, err = time.ParseDuration(value)
+		if err != nil || cfg.TTL == 0 {
+			return fmt.Errorf("ttl=%s: a time from %v to %v, such as 12s, is allowed", value, minTTL, maxTTL)
+		}
+		return nil
+	}},
 	{"advertise", func(cfg *Config, value string) error {
 		cfg.Advertise = value
 		return nil
@@ -50,7 +66,7 @@ var urlParams = []struct {
 
 // ParseURL returns the Config that a cluster URL stands for:
 //
-//	gossip://IP:PORT?join=A,B&name=N&label=L&key-file=F&expect=3&advertise=IP:PORT&observer=true&insecure=true
+//	gossip://IP:PORT?join=A,B&name=N&label=L&key-file=F&expect=3&quorum=2&ttl=12s&advertise=IP:PORT&observer=true&insecure=true
 //
 // All parts but the scheme may be left out; a port that is left out is
 // DefaultPort. gossip:// alone is the cluster of the zero Config. All fields are

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"highlander/gossip"
 )
@@ -28,6 +29,8 @@ func TestParseURL(t *testing.T) {
 		{"gossip://127.0.0.1:1?name=n&label=a%23b&advertise=10.0.0.1:7946", gossip.Config{Bind: "127.0.0.1:1", Name: "n", Label: "a#b", Advertise: "10.0.0.1:7946"}},
 		{"gossip://0.0.0.0:7946?observer=true&insecure=true", gossip.Config{Bind: "0.0.0.0:7946", Observer: true, Insecure: true}},
 		{"gossip://?observer=false&insecure=false", gossip.Config{}},
+		{"gossip://?quorum=2", gossip.Config{Quorum: 2}},
+		{"gossip://?quorum=3&expect=4&ttl=1500ms", gossip.Config{Quorum: 3, Expect: 4, TTL: 1500 * time.Millisecond}},
 	} {
 		got, err := gossip.ParseURL(test.url)
 		if err != nil || !reflect.DeepEqual(got, test.want) {
@@ -37,7 +40,7 @@ func TestParseURL(t *testing.T) {
 }
 
 func TestParseURLSaysWhatIsWrong(t *testing.T) {
-	allowed := "allowed are join, name, label, key-file, expect, advertise, observer, insecure"
+	allowed := "allowed are join, name, label, key-file, expect, quorum, ttl, advertise, observer, insecure"
 	for url, want := range map[string]string{
 		"":                                   `scheme ""; gossip://IP:PORT is allowed`,
 		"etcd://h":                           `scheme "etcd"; gossip://IP:PORT is allowed`,
@@ -52,8 +55,14 @@ func TestParseURLSaysWhatIsWrong(t *testing.T) {
 		"gossip://127.0.0.1:70000":           `address "127.0.0.1:70000": port "70000": 0 to 65535 is allowed`,
 		"gossip://u:secret@127.0.0.1:port":   `invalid port ":port" after host`,
 		"gossip://0.0.0.0:7946":              `address 0.0.0.0:7946 is reachable from other machines, and there is no key; set key-file, or insecure=true to do without`,
-		"gossip://?quorum=2":                 `unknown parameter "quorum"; ` + allowed,
-		"gossip://?ttl=3s":                   `unknown parameter "ttl"; ` + allowed,
+		"gossip://?quorums=2":                `unknown parameter "quorums"; ` + allowed,
+		"gossip://?quorum=0":                 `quorum=0: a number of voters, 1 or more, is allowed; without quorum, the cluster is in available mode`,
+		"gossip://?quorum=-2":                `quorum=-2: a number of voters, 1 or more, is allowed; without quorum, the cluster is in available mode`,
+		"gossip://?quorum=2&expect=4":        `quorum 2 is not above half of 4 voters (expect): two sides of 2 could each run the child; at least 3 is needed`,
+		"gossip://?quorum=2&ttl=3":           `ttl=3: a time from 1s to 10m0s, such as 12s, is allowed`,
+		"gossip://?quorum=2&ttl=0s":          `ttl=0s: a time from 1s to 10m0s, such as 12s, is allowed`,
+		"gossip://?quorum=2&ttl=1h":          `ttl is 1h0m0s; 1s to 10m0s is allowed`,
+		"gossip://?ttl=3s":                   `ttl is 3s, and there is no quorum; without one, leases do not run out: set it, or leave ttl out`,
 		"gossip://?Join=a":                   `unknown parameter "Join"; ` + allowed,
 		"gossip://?join=a&join=b":            `parameter "join" is given 2 times; once is allowed`,
 		"gossip://?join=":                    `parameter "join" has no value; leave it out or give one`,
