@@ -24,13 +24,17 @@ type agent struct {
 	c       *Cluster
 	log     *slog.Logger
 	self    claims.Node
+	up      func() time.Duration // boottime.Now, but for tests
 	machine *claims.Machine
+	expiry  expiry
+	quorum  quorumLog
 	leases  map[claims.Claim]*lease
-	nodes   map[claims.Node]*node // known to memberlist, this one not
-	outbox  []claims.Node         // scratch of flush
-	quiet   []chan struct{}       // closed when all that there was to say is said
-	packet  []byte                // scratch of dispatch
-	words   uint64                // number of the last word
+	nodes   map[claims.Node]*node     // known to memberlist, this one not
+	left    map[claims.Node]*leftNode // that were, a short while ago; in quorum mode
+	outbox  []claims.Node             // scratch of flush
+	quiet   []chan struct{}           // closed when all that there was to say is said
+	packet  []byte                    // scratch of dispatch
+	words   uint64                    // number of the last word
 	heard   map[claims.Node]*replayWindow
 	confirm *time.Timer // runs while confirming
 
@@ -53,23 +57,32 @@ type agent struct {
 }
 
 // instant reads both clocks.
-func instant() claims.Instant { return claims.Instant{Wall: time.Now(), Up: boottime.Now()} }
+func (a *agent) instant() claims.Instant { return claims.Instant{Wall: time.Now(), Up: a.up()} }
 
 func newAgent(c *Cluster, cfg claims.Config) *agent {
 	a := &agent{
-		c: c, log: c.log, self: cfg.Self, machine: claims.New(instant(), cfg),
-		leases: map[claims.Claim]*lease{}, nodes: map[claims.Node]*node{},
+		c: c, log: c.log, self: cfg.Self, up: boottime.Now,
+		leases: map[claims.Claim]*lease{}, nodes: map[claims.Node]*node{}, left: map[claims.Node]*leftNode{},
 		heard:  map[claims.Node]*replayWindow{},
 		inputs: make(chan func(claims.Instant)), stopped: make(chan struct{}), quit: make(chan struct{}),
 		wake: make(chan struct{}, 1), changed: make(chan struct{}),
-		confirm: time.NewTimer(time.Hour),
+		confirm: stoppedTimer(), expiry: expiry{alarm: stoppedTimer()},
 	}
-	a.confirm.Stop()
+	if c.cfg.up != nil {
+		a.up = c.cfg.up
+	}
+	a.machine = claims.New(a.instant(), cfg)
 	return a
 }
 
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
 func (a *agent) start() {
-	a.members = []Member{a.selfMember()}
+	a.viewChanged()
 	go a.run()
 }
 
@@ -85,23 +98,35 @@ func (a *agent) run() {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	defer a.confirm.Stop()
+	defer a.expiry.alarm.Stop()
 	for {
 		select {
 		case input := <-a.inputs:
-			input(instant())
+			a.take(input)
 			a.runMore()
 		case <-a.wake:
 			a.runPosted()
 		case <-tick.C:
-			a.tick(instant())
+			a.take(a.tick)
 		case <-a.confirm.C:
 			a.repeatLost()
+		case <-a.expiry.alarm.C:
+			a.take(func(claims.Instant) {}) // the time it is may be news enough
 		case <-a.quit:
 			a.end()
 			return
 		}
-		a.flush(instant())
+		a.flush(a.instant())
 	}
+}
+
+// take runs an input. The time is looked at before: what it brings may have come
+// after a lease has run out, though both were waiting here, as in a process that
+// was frozen.
+func (a *agent) take(input func(now claims.Instant)) {
+	now := a.instant()
+	a.lookAtTheTime(now)
+	input(now)
 }
 
 // runMore takes what else is waiting, so that it goes out in one message.
@@ -109,7 +134,7 @@ func (a *agent) runMore() {
 	for range maxOpsInTurn {
 		select {
 		case input := <-a.inputs:
-			input(instant())
+			a.take(input)
 		default:
 			return
 		}
@@ -122,7 +147,7 @@ func (a *agent) runPosted() {
 	a.posted = nil
 	a.mu.Unlock()
 	for _, input := range posted {
-		input(instant())
+		a.take(input)
 	}
 }
 
@@ -152,6 +177,10 @@ func (a *agent) post(input func(now claims.Instant)) {
 
 func (a *agent) tick(now claims.Instant) {
 	a.machine.Tick(now)
+	if a.inQuorumMode() {
+		a.tickQuorum()
+		a.tickLeft()
+	}
 	for _, n := range a.nodes {
 		n.failed = false
 		if n.new > 0 {
@@ -178,17 +207,17 @@ func (a *agent) end() {
 
 // flush carries out what the machine says.
 func (a *agent) flush(now claims.Instant) {
-	for events := a.machine.Events(); len(events) > 0; events = a.machine.Events() {
-		for _, e := range events {
-			a.carryOut(now, e)
-		}
-	}
+	a.carryOutEvents(now)
 	a.outbox = a.machine.Outbox(a.outbox[:0])
 	for _, id := range a.outbox {
+		if a.inQuorumMode() {
+			a.sendBeats(now, id)
+		}
 		if n := a.nodes[id]; n != nil && !n.busy && !n.failed {
 			a.dispatch(n, a.machine.Message(now, id, maxBatch))
 		}
 	}
+	a.setAlarm()
 	if len(a.quiet) > 0 && a.allSaid() {
 		for _, said := range a.quiet {
 			close(said)
@@ -198,6 +227,14 @@ func (a *agent) flush(now claims.Instant) {
 	a.mu.Lock()
 	a.hlc = a.machine.HLC()
 	a.mu.Unlock()
+}
+
+func (a *agent) carryOutEvents(now claims.Instant) {
+	for events := a.machine.Events(); len(events) > 0; events = a.machine.Events() {
+		for _, e := range events {
+			a.carryOut(now, e)
+		}
+	}
 }
 
 func (a *agent) carryOut(now claims.Instant, e claims.Event) {
@@ -211,6 +248,17 @@ func (a *agent) carryOut(now claims.Instant, e claims.Event) {
 			a.log.Info("raised the token after a netsplit", "id", l.id, "token", e.Token)
 		}
 		l.grant(e.Token)
+		a.watchExpiry(l)
+	case claims.Expired:
+		delete(a.leases, e.Claim)
+		if l.phase == leaseWaiting { // nobody knew of it: queue up again
+			a.claim(now, l)
+			return
+		}
+		if l.phase == leaseHeld { // as after a freeze; else it was told before
+			a.log.Warn("the lease has run out", "id", l.id, "token", l.Token())
+		}
+		l.end(highlander.ErrLeaseLost)
 	case claims.Conflict:
 		delete(a.leases, e.Claim)
 		if l.phase == leaseWaiting { // nobody knew of it: queue up again
@@ -227,7 +275,7 @@ func (a *agent) claim(now claims.Instant, l *lease) {
 		l.end(highlander.ErrClosed)
 		return
 	}
-	l.claim = a.machine.Acquire(now, l.id, l.meta, l.stopWithin)
+	l.claim = a.machine.Acquire(now, l.id, l.meta, l.stopWithin+a.c.rules().early())
 	a.leases[l.claim] = l
 }
 

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -20,6 +21,7 @@ import (
 const (
 	settleTime   = time.Second            // how long the first node looks for others
 	closeTimeout = 500 * time.Millisecond // for the last words, and again for leaving
+	strangerFor  = 5 * joinEvery          // how long a node of other rules counts as there; it is tried each joinEvery
 )
 
 // Cluster is this node's part of the cluster. It implements
@@ -51,11 +53,15 @@ type Member struct {
 	Addr     string // host:port
 	Observer bool
 	Self     bool
+
+	rules rules
 }
 
 // Join binds, finds other nodes and returns once it has reached one, or
-// Config.Expect of them, or after a settle time when it is the first. It fails
-// if the configuration is bad, the address cannot be bound, or ctx ends before
+// Config.Expect of them, or after a settle time when it is the first; in quorum
+// mode, once Config.Quorum of them are there. While there are nodes of another
+// mode, Quorum, Expect or TTL, which it refuses, it does not return. It fails if
+// the configuration is bad, the address cannot be bound, or ctx ends before
 // that. Nodes that are not there yet are looked for until Close.
 func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	cfg, err := cfg.withDefaults()
@@ -70,7 +76,11 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	c.joiner.start()
-	if err := c.settle(ctx); err != nil {
+	err = c.settle(ctx)
+	if err == nil {
+		err = c.outwaitStrangers(ctx)
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -84,7 +94,7 @@ func open(cfg Config) (*Cluster, error) {
 	rand.Read(seed[:])
 	incarnation := binary.BigEndian.Uint64(seed[:])
 	name := joinName(cfg.Name, incarnation)
-	c := &Cluster{cfg: cfg, name: name, meta: nodeMeta{observer: cfg.Observer}, log: cfg.Logger.With("node", name)}
+	c := &Cluster{cfg: cfg, name: name, meta: cfg.meta(), log: cfg.Logger.With("node", name)}
 	c.dropped = &dropLog{log: c.log}
 	var err error
 	if c.keys, err = newKeys(cfg, c.log); err != nil {
@@ -101,7 +111,7 @@ func open(cfg Config) (*Cluster, error) {
 	c.traps = &tripwire{label: cfg.Label, self: name, watchers: map[string]*watcher{}}
 	c.transport = newMuxTransport(inner, c.traps.serve, c.dropped.count)
 	c.traps.dial = c.transport.DialAddressTimeout
-	c.agent = newAgent(c, claims.Config{Self: claims.Node(incarnation), Name: cfg.Name, Observer: cfg.Observer})
+	c.agent = newAgent(c, cfg.claims(incarnation))
 	c.traps.gone = c.agent.processGone
 	if c.list, err = memberlist.Create(c.memberlistConfig()); err != nil {
 		c.transport.Shutdown()
@@ -149,15 +159,13 @@ func (c *Cluster) memberlistConfig() *memberlist.Config {
 // by then: of nodes that boot together, each meets those that were there before
 // it, so that no two of them win without the other's vote.
 func (c *Cluster) settle(ctx context.Context) error {
+	want := c.cfg.waitFor()
 	var settled <-chan time.Time
-	if c.cfg.Expect == 0 {
+	if want == 0 {
 		if !c.joiner.hasTargets() {
 			return nil // nobody to wait for: others join this one
 		}
 		settled = time.After(settleTime)
-	}
-	want := c.cfg.Expect
-	if want == 0 {
 		want = 2
 	}
 	tried := c.joiner.tried
@@ -177,10 +185,36 @@ func (c *Cluster) settle(ctx context.Context) error {
 		case <-remind.C:
 			c.log.Info("waiting for other nodes", "nodes", voters, "expect", want)
 		case <-ctx.Done():
+			if _, err := c.dropped.lastRefused(strangerFor); err != nil {
+				return fmt.Errorf("gossip: join: %d of %d nodes found, and %w: %w", voters, want, err, context.Cause(ctx))
+			}
 			return fmt.Errorf("gossip: join: %d of %d nodes found: %w", voters, want, context.Cause(ctx))
 		}
 	}
 }
+
+// outwaitStrangers waits until no node of other rules was met for a while. It
+// would make no difference to the votes here, but that one may elect a holder,
+// too.
+func (c *Cluster) outwaitStrangers(ctx context.Context) error {
+	look := time.NewTicker(strangerFor / 10)
+	defer look.Stop()
+	for _, err := c.dropped.lastRefused(strangerFor); err != nil; _, err = c.dropped.lastRefused(strangerFor) {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return fmt.Errorf("gossip: join: all nodes need the same settings, but %w: %w", err, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// inQuorumMode says whether this node votes and makes claims in quorum mode: an
+// observer does neither.
+func (a *agent) inQuorumMode() bool { return a.c.rules() != (rules{}) }
+
+// rules are those that this node votes and makes claims by.
+func (c *Cluster) rules() rules { return c.meta.rules }
 
 // Node returns the name of this node, unique per start: Config.Name and a
 // random number.
@@ -197,13 +231,49 @@ func (c *Cluster) Members() []Member {
 	return members
 }
 
+// Mode is how the voters of a cluster decide.
+type Mode struct {
+	Quorum int           // votes that a lease takes; zero: available mode
+	Voters int           // that there are: Config.Expect, or 2*Quorum-1; zero in available mode
+	TTL    time.Duration // zero in available mode
+	InView int           // voters in view; in quorum mode those that share a name do not count
+}
+
+// Modes returns the mode of the voters in view. There is one, but where nodes
+// have different settings, which keep apart; none if there are no voters.
+func (c *Cluster) Modes() []Mode {
+	byRules := map[rules][]Member{}
+	for _, m := range c.Members() {
+		if !m.Observer {
+			byRules[m.rules] = append(byRules[m.rules], m)
+		}
+	}
+	var modes []Mode
+	for r, members := range byRules {
+		inView := len(members)
+		if r != (rules{}) {
+			inView = votersByName(members)
+		}
+		modes = append(modes, Mode{Quorum: r.quorum, Voters: r.voters, TTL: r.ttl, InView: inView})
+	}
+	slices.SortFunc(modes, func(a, b Mode) int {
+		return cmp.Or(-cmp.Compare(a.InView, b.InView), cmp.Compare(a.Quorum, b.Quorum), cmp.Compare(a.Voters, b.Voters), cmp.Compare(a.TTL, b.TTL))
+	})
+	return modes
+}
+
 // Dropped returns how many messages and connections were dropped because they
 // were malformed, not for this cluster, or too many.
 func (c *Cluster) Dropped() uint64 { return c.dropped.total() }
 
-// Acquire implements highlander.Cluster. The lease does not run out: Expires
-// is always zero. It is lost, with highlander.ErrConflict, when a netsplit
-// heals and the other side's holder is kept.
+// Acquire implements highlander.Cluster. In available mode the lease does not
+// run out: Expires is always zero. It is lost, with highlander.ErrConflict, when a
+// netsplit heals and the other side's holder is kept.
+//
+// In quorum mode it runs out Config.TTL after it was renewed last. It is lost,
+// with highlander.ErrLeaseLost, StopWithin before that moment; until Release, but
+// not longer than until then, nobody else gets it. A StopWithin that does not fit
+// into the TTL is refused (Config.CheckStopWithin).
 func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
 	if err := c.checkAcquire(id, opts); err != nil {
 		return nil, err
@@ -241,6 +311,9 @@ func (c *Cluster) checkAcquire(id string, opts highlander.AcquireOptions) error 
 		return fmt.Errorf("acquire %q: AcquireOptions.StopWithin is %v; it must not be negative", id, opts.StopWithin)
 	case c.cfg.Observer:
 		return fmt.Errorf("acquire %q: this node is an observer; it cannot hold an id", id)
+	}
+	if err := c.rules().checkStopWithin(opts.StopWithin); err != nil {
+		return fmt.Errorf("acquire %q: AcquireOptions.StopWithin: %w", id, err)
 	}
 	return nil
 }

@@ -16,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/memberlist"
+
+	"highlander/internal/claims"
 )
 
 const (
@@ -114,6 +116,7 @@ type Config struct {
 	Transport memberlist.NodeAwareTransport
 
 	tune func(*memberlist.Config) // for tests
+	up   func() time.Duration     // the clock by which leases end; boottime.Now but in tests
 }
 
 // withDefaults returns cfg with its empty fields filled in, or what is wrong
@@ -297,6 +300,23 @@ func withDefaultPort(addr string) (string, error) {
 		return "", errors.New("port 0 cannot be joined")
 	}
 	return addr, nil
+}
+
+// waitFor returns how many voters Join waits for; zero: any other, for a while.
+func (cfg Config) waitFor() int {
+	switch {
+	case cfg.Quorum == 0:
+		return cfg.Expect
+	case cfg.Observer:
+		return 0 // it may look at a cluster that has no quorum
+	}
+	return cfg.Quorum
+}
+
+// claims returns the configuration of the machine.
+func (cfg Config) claims(incarnation uint64) claims.Config {
+	r := cfg.meta().rules
+	return claims.Config{Self: claims.Node(incarnation), Name: cfg.Name, Observer: cfg.Observer, Quorum: r.quorum, Voters: r.voters, TTL: r.ttl}
 }
 
 // joinName makes the name of a node, unique per start.

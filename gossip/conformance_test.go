@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+	"time"
 
 	"highlander"
 	"highlander/gossip"
@@ -21,6 +22,50 @@ func conformance(t *testing.T, cfg gossip.Config) {
 		f.world.config = cfg
 		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash}
 	})
+}
+
+func TestQuorumConformance(t *testing.T) {
+	t.Run("Plain", func(t *testing.T) { quorumConformance(t, gossip.Config{}) })
+	t.Run("Encrypted", func(t *testing.T) { quorumConformance(t, gossip.Config{Keys: [][]byte{bytes.Repeat([]byte{7}, 32)}}) })
+}
+
+// quorumConformance is a cluster of seven voters: the three that the suite opens
+// first, one that it may open later, and three witnesses, so that there is a
+// quorum of four even when two of them have ended.
+func quorumConformance(t *testing.T, cfg gossip.Config) {
+	cfg.Quorum, cfg.TTL = 4, 1500*time.Millisecond
+	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture {
+		f := &quorumFixture{fixture: fixture{world: newWorld(t)}}
+		f.world.config = cfg
+		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash, Cut: f.cut, TTL: cfg.TTL}
+	})
+}
+
+// quorumFixture is a cluster for the conformance suite in quorum mode.
+type quorumFixture struct {
+	fixture
+	opened map[string]*gossip.Cluster // that the suite was not given yet
+}
+
+// node opens the first nodes together: none of them is there before the others.
+func (f *quorumFixture) node(t *testing.T, name string) highlander.Cluster {
+	if f.opened == nil {
+		f.opened = map[string]*gossip.Cluster{}
+		for _, c := range f.world.quorum("a", "b", "c", "w1", "w2", "w3") {
+			f.opened[baseName(c)] = c
+		}
+	}
+	if c := f.opened[name]; c != nil {
+		delete(f.opened, name)
+		return c
+	}
+	return f.fixture.node(t, name)
+}
+
+func (f *quorumFixture) cut(t *testing.T, node highlander.Cluster) (mend func()) {
+	cut, others := pick(f.open(), node.Node())
+	f.world.cut([]*gossip.Cluster{cut}, others)
+	return f.world.heal
 }
 
 // fixture is a cluster for the conformance suite.

@@ -64,7 +64,7 @@ func (a *agent) NotifyAlive(n *memberlist.Node) error {
 		return err
 	}
 	if err = a.c.meta.agree(n.Name, meta); err != nil {
-		a.c.dropped.refused(err.Error())
+		a.c.dropped.refused(err)
 	}
 	return err
 }

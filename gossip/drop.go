@@ -17,6 +17,9 @@ type dropLog struct {
 	mu            sync.Mutex
 	n             uint64
 	drop, refusal throttle
+	stranger      error // the last node of other rules
+	met           time.Time
+	strangers     uint64
 }
 
 func (d *dropLog) count(reason string) {
@@ -29,13 +32,26 @@ func (d *dropLog) count(reason string) {
 }
 
 // refused counts a node of other rules. Somebody has to do something about it.
-func (d *dropLog) refused(reason string) {
+func (d *dropLog) refused(reason error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.n++
+	d.strangers++
+	d.stranger, d.met = reason, time.Now()
 	if d.refusal.ready(time.Second) {
 		d.log.Error("refused a node whose settings are others: all need the same", "reason", reason, "total", d.n)
 	}
+}
+
+// lastRefused returns how many nodes of other rules were refused, and why the
+// last one was, if that is not long ago.
+func (d *dropLog) lastRefused(within time.Duration) (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.met) > within {
+		return d.strangers, nil
+	}
+	return d.strangers, d.stranger
 }
 
 // throttle lets something pass once in a while.

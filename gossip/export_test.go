@@ -17,6 +17,12 @@ func JoinTuned(ctx context.Context, cfg Config, tune func(*memberlist.Config)) (
 	return Join(ctx, cfg)
 }
 
+// WithClock returns cfg with another clock by which leases end.
+func (cfg Config) WithClock(up func() time.Duration) Config {
+	cfg.up = up
+	return cfg
+}
+
 // Crash ends c as SIGKILL ends a process: the sockets close, nothing is said.
 func (c *Cluster) Crash() {
 	c.closeOnce.Do(func() {

@@ -106,6 +106,7 @@ type world struct {
 	text   *testLog
 	config gossip.Config // for every node
 	tune   func(*memberlist.Config)
+	clocks map[string]func() time.Duration // by which leases end, by name of the node
 
 	mu     sync.Mutex
 	nodes  []*gossip.Cluster
@@ -188,6 +189,9 @@ func (w *world) tryJoin(ctx context.Context, transport *netfault.Transport, name
 // tryJoinAs is tryJoin with another configuration.
 func (w *world) tryJoinAs(ctx context.Context, cfg gossip.Config, transport *netfault.Transport, name string, addrs ...string) (*gossip.Cluster, error) {
 	cfg.Name, cfg.Join, cfg.Transport, cfg.Logger = name, addrs, transport, w.log
+	if up := w.clocks[name]; up != nil {
+		cfg = cfg.WithClock(up)
+	}
 	tune := w.tune
 	if tune == nil {
 		tune = func(*memberlist.Config) {}
@@ -221,6 +225,40 @@ func (w *world) cluster(n int) []*gossip.Cluster {
 	slices.SortFunc(nodes, func(a, b *gossip.Cluster) int { return strings.Compare(a.Node(), b.Node()) })
 	w.see(n, nodes...)
 	return nodes
+}
+
+// quorum opens nodes that wait for each other in Join, and all see each other.
+func (w *world) quorum(names ...string) []*gossip.Cluster {
+	w.t.Helper()
+	transports := make([]*netfault.Transport, len(names))
+	addrs := make([]string, len(names))
+	for i := range names {
+		transports[i] = bind(w.t, 0)
+		addrs[i] = addrOf(transports[i])
+	}
+	nodes := make([]*gossip.Cluster, len(names))
+	var joining sync.WaitGroup
+	for i, name := range names {
+		joining.Go(func() {
+			c, err := w.tryJoin(w.t.Context(), transports[i], name, addrs...)
+			if err != nil {
+				w.t.Error(err)
+			}
+			nodes[i] = c
+		})
+	}
+	joining.Wait()
+	if w.t.Failed() {
+		w.t.FailNow()
+	}
+	w.see(len(names), nodes...)
+	return nodes
+}
+
+// baseName is the name that a test has given to a node.
+func baseName(c highlander.Cluster) string {
+	name, _, _ := strings.Cut(c.Node(), "#")
+	return name
 }
 
 // see waits until each of the nodes sees count members, itself included.
@@ -291,8 +329,9 @@ func addrsOf(nodes []*gossip.Cluster) (addrs []string) {
 
 // stage is where the children of one id appear.
 type stage struct {
-	t  testing.TB
-	id string
+	t        testing.TB
+	id       string
+	shutdown time.Duration // of the child; zero: the default
 
 	mu      sync.Mutex
 	all     []*replica
@@ -330,7 +369,7 @@ func (r *replica) end() error {
 func (s *stage) wrap(c *gossip.Cluster) *replica {
 	ctx, stop := context.WithCancel(context.Background())
 	r := &replica{node: c, stop: stop, done: make(chan error, 1)}
-	single := highlander.Wrap(c, highlander.ChildSpec{ID: s.id, Service: highlander.ServiceFunc(func(ctx context.Context) error {
+	single := highlander.Wrap(c, highlander.ChildSpec{ID: s.id, Shutdown: s.shutdown, Service: highlander.ServiceFunc(func(ctx context.Context) error {
 		return s.act(ctx, c.Node())
 	})}, highlander.WithLogger(slog.New(slog.DiscardHandler)))
 	ended := make(chan struct{})

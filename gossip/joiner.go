@@ -101,8 +101,12 @@ func (j *joiner) try(addr string) {
 	if j.ctx.Err() != nil {
 		return
 	}
+	before, _ := j.c.dropped.lastRefused(strangerFor)
 	if _, err := j.c.list.Join([]string{addr}); err != nil {
 		return // memberlist has logged it
+	}
+	if after, _ := j.c.dropped.lastRefused(strangerFor); after > before {
+		return // it is, or knows, a node of other rules, which may change
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

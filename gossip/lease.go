@@ -21,6 +21,7 @@ type lease struct {
 	claim   claims.Claim
 	phase   leasePhase
 	token   atomic.Uint64
+	ends    atomic.Int64 // when it runs out, by agent.up, as was known last; zero: it does not
 	granted chan struct{}
 	done    chan struct{}
 
@@ -38,6 +39,7 @@ type leasePhase int
 const (
 	leaseWaiting leasePhase = iota
 	leaseHeld
+	leaseEnding // it is about to run out: Done is closed, but the claim is there until Release, or until it has
 	leaseEnded
 )
 
@@ -45,7 +47,22 @@ var _ highlander.Lease = (*lease)(nil)
 
 func (l *lease) Token() uint64         { return l.token.Load() }
 func (l *lease) Done() <-chan struct{} { return l.done }
-func (l *lease) Expires() time.Time    { return time.Time{} }
+
+// Expires asks the clock by which the lease runs out at each call, so that it is
+// right even after the machine was suspended.
+func (l *lease) Expires() time.Time {
+	l.agent.do(func(claims.Instant) {
+		if l.phase == leaseHeld {
+			l.agent.tellBy(l)
+		}
+	})
+	ends := time.Duration(l.ends.Load())
+	if ends == 0 {
+		return time.Time{}
+	}
+	now := time.Now() // before the other clock: what comes in between makes it earlier
+	return now.Add(ends - l.agent.up())
+}
 
 func (l *lease) Err() error {
 	l.mu.Lock()
@@ -95,16 +112,28 @@ func (l *lease) grant(token uint64) {
 	}
 }
 
+// lose tells the holder that the lease is about to run out. The claim stays:
+// while the child stops, nobody else gets the lease before it has run out.
+func (l *lease) lose() {
+	l.phase = leaseEnding
+	l.finish(highlander.ErrLeaseLost)
+}
+
 func (l *lease) end(err error) {
-	if l.phase != leaseEnded {
-		l.phase = leaseEnded
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.err = err
-		close(l.done)
-		for _, a := range l.after {
-			go a.run()
-		}
-		l.after = nil
+	if l.phase != leaseEnding && l.phase != leaseEnded {
+		l.finish(err)
 	}
+	l.phase = leaseEnded
+}
+
+// finish closes Done.
+func (l *lease) finish(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+	close(l.done)
+	for _, a := range l.after {
+		go a.run()
+	}
+	l.after = nil
 }

@@ -63,6 +63,14 @@ func parseMeta(b []byte) (nodeMeta, error) {
 	return m, nil
 }
 
+// meta returns what a node that is configured like this tells about itself.
+func (cfg Config) meta() nodeMeta {
+	if cfg.Observer {
+		return nodeMeta{observer: true}
+	}
+	return nodeMeta{rules: cfg.rules()}
+}
+
 // agree returns an error if the node called name must not take part in the same
 // cluster as this one. Observers may take part in any.
 func (m nodeMeta) agree(name string, other nodeMeta) error {

@@ -48,6 +48,10 @@ var longest = rules{ttl: maxTTL}
 // stopBudget is how long a child may take to stop at most.
 func (r rules) stopBudget() time.Duration { return r.ttl - r.ttl/clockShare - 2*r.ttl/beatShare }
 
+// early is how much earlier than needed a holder is told to stop: timers and
+// goroutines are late on a busy machine.
+func (r rules) early() time.Duration { return min(r.ttl/50, 100*time.Millisecond) }
+
 // CheckStopWithin returns an error, with the arithmetic, if a child that may take
 // d to stop does not fit into the TTL: leases would be lost for want of a single
 // renewal, or could not be kept at all. Cluster.Acquire refuses such an

@@ -18,6 +18,8 @@ const (
 	// within this time.
 	confirmWithin = 50 * time.Millisecond
 
+	maxShort = 8 // short messages that wait for a node's sender, at most
+
 	maxUnconfirmed = 64 // States per node that were sent in packets; beyond it, streams
 )
 
@@ -32,8 +34,11 @@ type sentState struct {
 	ver claims.HLC
 }
 
-// dispatch sends a message.
+// dispatch sends a message, if there is something in it.
 func (a *agent) dispatch(n *node, msg claims.Message) {
+	if len(msg.Updates) == 0 && msg.Ping == 0 && msg.Pong == 0 {
+		return // but for beats, which have gone
+	}
 	if !n.needsStream(msg) {
 		a.packet = claims.AppendMessage(append(a.packet[:0], kindPacket), msg)
 		if len(a.packet) <= maxPacket && a.c.list.SendBestEffort(&n.list, a.packet) == nil {
@@ -69,6 +74,9 @@ func (a *agent) receive(now claims.Instant, msg claims.Message, stream bool) {
 		n.unanswered = n.unanswered && msg.Pong == 0
 		n.pingedOnStream = n.pingedOnStream || stream && msg.Ping != 0
 	}
+	if a.inQuorumMode() && msg.To == a.self {
+		a.noteBeat(msg, stream)
+	}
 	a.machine.Receive(now, msg)
 }
 
@@ -97,10 +105,20 @@ func (a *agent) repeatLost() {
 	}
 }
 
-// outgoing is what a sender sends: a claims message or a word.
+// outgoing is what a sender sends: a claims message, or something short that is
+// encoded already, such as a word.
 type outgoing struct {
-	msg  claims.Message
-	word []byte
+	msg   claims.Message
+	short []byte
+}
+
+// sendShort has something short sent on a stream, unless too much of that kind
+// waits already.
+func (a *agent) sendShort(n *node, b []byte) {
+	if n.unsent < maxShort {
+		n.unsent++
+		n.out <- outgoing{short: b}
+	}
 }
 
 // send is the sender of one node's streams: one message after the other, so
@@ -110,8 +128,8 @@ func (a *agent) send(n *node) {
 	to := n.list
 	for o := range n.out {
 		var err error
-		if o.word != nil {
-			err = a.c.list.SendReliable(&to, o.word)
+		if o.short != nil {
+			err = a.c.list.SendReliable(&to, o.short)
 		} else {
 			buf, err = a.sendClaims(&to, buf, o.msg)
 		}
@@ -142,7 +160,7 @@ func (a *agent) sendClaims(to *memberlist.Node, buf []byte, msg claims.Message) 
 func (a *agent) sent(n *node, o outgoing, err error) {
 	n.unsent--
 	n.unreached = err != nil
-	if o.word == nil {
+	if o.short == nil {
 		n.busy = false
 		n.failed = err != nil // the States in it are sent again, as they are not acknowledged
 	}

@@ -33,6 +33,8 @@ type node struct {
 	unreached      bool // the last stream failed
 	unanswered     bool // there was no answer to the last ping yet
 	pingedOnStream bool // its last ping is to be answered on a stream
+	beatUnanswered bool // quorum mode: there was no answer to the last beat yet
+	beatOnStream   bool // quorum mode: its last beat is to be answered on a stream
 	packets        packetRecord
 }
 
@@ -70,9 +72,10 @@ func (a *agent) nodeJoined(now claims.Instant, list memberlist.Node) {
 	n := &node{
 		id: claims.Node(incarnation), name: list.Name, voter: voter, addr: list.Address(), list: list, new: newTicks,
 		meta: meta,
-		out:  make(chan outgoing, maxTold+1), // and one claims message
+		out:  make(chan outgoing, maxShort+1), // and one claims message
 	}
 	a.nodes[n.id] = n
+	delete(a.left, n.id)
 	a.senders.Go(func() { a.send(n) })
 	a.machine.NodeUp(now, n.id, n.voter, !n.meta.observer)
 	a.news(n, slog.LevelInfo, "node joined", "addr", n.addr)
@@ -141,6 +144,9 @@ func (a *agent) remove(now claims.Instant, n *node) {
 	delete(a.nodes, n.id)
 	close(n.out)
 	a.machine.NodeDown(now, n.id)
+	if a.inQuorumMode() {
+		a.left[n.id] = &leftNode{list: n.list}
+	}
 	if n.phase != nodeLeaving {
 		a.c.joiner.remember(n.addr)
 	}
@@ -230,15 +236,20 @@ func (a *agent) find(name string) *node {
 
 // viewChanged publishes the members and sets the tripwires.
 func (a *agent) viewChanged() {
-	members := []Member{a.selfMember()}
+	members := []Member{member(a.c.name, a.c.addr, a.c.meta)}
+	members[0].Self = true
 	var names []string
 	for _, n := range a.nodes {
 		if n.inView() {
-			members = append(members, Member{Name: n.name, Addr: n.addr, Observer: n.meta.observer})
+			members = append(members, member(n.name, n.addr, n.meta))
 			names = append(names, n.name)
 		}
 	}
-	a.c.traps.watch(a.nextInRing(names))
+	if a.inQuorumMode() {
+		a.logQuorum(votersByName(members))
+	} else {
+		a.c.traps.watch(a.nextInRing(names))
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.members = members
@@ -264,8 +275,8 @@ func (a *agent) nextInRing(names []string) map[string]string {
 	return targets
 }
 
-func (a *agent) selfMember() Member {
-	return Member{Name: a.c.name, Addr: a.c.addr, Observer: a.c.cfg.Observer, Self: true}
+func member(name, addr string, meta nodeMeta) Member {
+	return Member{Name: name, Addr: addr, Observer: meta.observer, rules: meta.rules}
 }
 
 // membership returns the members, and a channel that is closed when they
@@ -280,6 +291,9 @@ func (a *agent) membership() ([]Member, <-chan struct{}) {
 // channel that is closed when that may have changed.
 func (a *agent) voters() (int, <-chan struct{}) {
 	members, changed := a.membership()
+	if a.inQuorumMode() {
+		return votersByName(members), changed
+	}
 	count := 0
 	for _, m := range members {
 		if m.Self || !m.Observer {

@@ -23,7 +23,6 @@ const (
 	wordAnswer   = 'a' // I am
 
 	wordLen = 1 + 4*8
-	maxTold = 8 // words that wait for one node's sender
 )
 
 func (w word) append(b []byte) []byte {
@@ -57,10 +56,7 @@ func (a *agent) tell(n *node, w word) (number uint64) {
 	w.from, w.to = a.self, n.id
 	b := w.append(nil)
 	a.c.list.SendBestEffort(&n.list, b)
-	if n.unsent < maxTold { // questions are repeated, departures noticed by others as well
-		n.unsent++
-		n.out <- outgoing{word: b}
-	}
+	a.sendShort(n, b) // else questions are repeated, departures noticed by others as well
 	return w.number
 }
 
@@ -74,7 +70,7 @@ func (a *agent) hear(now claims.Instant, w word) {
 	case wordGoodbye:
 		a.saidGoodbye(now, n)
 	case wordDeparted:
-		if a.window(w.from).first(w.number) {
+		if !a.inQuorumMode() && a.window(w.from).first(w.number) {
 			a.depart(now, a.nodes[w.about])
 		}
 	case wordQuestion:

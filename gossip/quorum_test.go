@@ -1,0 +1,269 @@
+package gossip_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"highlander"
+	"highlander/gossip"
+	"highlander/internal/boottime"
+	"highlander/internal/netfault"
+)
+
+const (
+	shortTTL  = 1500 * time.Millisecond
+	shortStop = 500 * time.Millisecond
+)
+
+// quorumWorld is a world in quorum mode: leases take two of three voters.
+func quorumWorld(t testing.TB) *world {
+	w := newWorld(t)
+	w.config = gossip.Config{Quorum: 2, TTL: shortTTL}
+	return w
+}
+
+// acquireToStop acquires a lease whose holder takes shortStop to stop.
+func acquireToStop(t testing.TB, c *gossip.Cluster, id string) highlander.Lease {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	l, err := c.Acquire(ctx, id, highlander.AcquireOptions{StopWithin: shortStop})
+	if err != nil {
+		t.Fatalf("%s: acquire %q: %v", c.Node(), id, err)
+	}
+	return l
+}
+
+// grant is a lease and when it was handed out.
+type grant struct {
+	node  *gossip.Cluster
+	lease highlander.Lease
+	at    time.Time
+}
+
+// compete has nodes acquire an id, until the test ends.
+func compete(t testing.TB, id string, nodes ...*gossip.Cluster) <-chan grant {
+	granted := make(chan grant, len(nodes))
+	for _, c := range nodes {
+		go func() {
+			l, err := c.Acquire(t.Context(), id, highlander.AcquireOptions{StopWithin: shortStop})
+			if err == nil {
+				granted <- grant{c, l, time.Now()}
+			}
+		}()
+	}
+	return granted
+}
+
+// The side with the quorum goes on, and not before the other side's holder was
+// told and its lease has run out.
+func TestQuorumMinorityIsToldBeforeTheMajorityStarts(t *testing.T) {
+	t.Parallel()
+	for name, noise := range map[string]netfault.Noise{"clean": {}, "noisy": {Lost: 0.1, Doubled: 0.2, MaxDelay: 20 * time.Millisecond}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := quorumWorld(t)
+			nodes := w.quorum("a", "b", "c")
+			for _, c := range nodes {
+				w.faults[c].SetNoise(noise)
+			}
+			var last uint64
+			for round := range 3 {
+				id := fmt.Sprint("id", round)
+				holder, others := nodes[round], pickOthers(nodes, nodes[round])
+				l := acquireToStop(t, holder, id)
+				next := compete(t, id, others...)
+				w.cut([]*gossip.Cluster{holder}, others)
+				toldInTime(t, l)
+				got := receive(t, next, "the majority's lease")
+				if early := l.Expires().Sub(got.at); early > 0 {
+					t.Errorf("the majority has the lease %v before the minority's has run out", early)
+				}
+				if l.Token() <= last || got.lease.Token() <= l.Token() {
+					t.Errorf("tokens %d, %d, %d do not grow", last, l.Token(), got.lease.Token())
+				}
+				w.heal()
+				w.see(3, nodes...)
+				held(t, got.lease)
+				got.lease.Release(t.Context())
+			}
+		})
+	}
+}
+
+// toldInTime waits until a lease is lost, and checks that this was not too late.
+// What this goroutine is late to notice should not count, so half the time is
+// enough.
+func toldInTime(t testing.TB, l highlander.Lease) {
+	t.Helper()
+	receive(t, l.Done(), "the holder to be told")
+	if left := time.Until(l.Expires()); left < shortStop/2 {
+		t.Errorf("the holder was told %v before the lease runs out, want %v", left, shortStop)
+	}
+	if err := l.Err(); !errors.Is(err, highlander.ErrLeaseLost) {
+		t.Errorf("the lease ended with %v, want ErrLeaseLost", err)
+	}
+}
+
+func pickOthers(nodes []*gossip.Cluster, c *gossip.Cluster) []*gossip.Cluster {
+	_, others := pick(nodes, c.Node())
+	return others
+}
+
+// Children under all kinds of cuts: never two.
+func TestQuorumNeverRunsTwo(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	nodes := w.quorum("a", "b", "c")
+	s := newStage(t, "id")
+	s.shutdown = shortStop
+	for _, c := range nodes {
+		s.wrap(c)
+	}
+	for range 2 {
+		for _, cut := range []func(one, rest []*gossip.Cluster){
+			w.cut,
+			w.cutOneWay,
+			func(one, rest []*gossip.Cluster) { w.cutOneWay(rest, one) },
+		} {
+			holder, others := pick(nodes, s.oneRuns())
+			cut([]*gossip.Cluster{holder}, others)
+			s.await("another one takes over", func() bool { return len(s.running) == 1 && !s.running[holder.Node()] })
+			w.heal()
+			w.see(3, nodes...)
+		}
+	}
+	s.oneRuns()
+	s.never(1)
+	for _, c := range nodes {
+		for _, cause := range s.endedBy(c.Node()) {
+			if !errors.Is(cause, highlander.ErrLeaseLost) {
+				t.Errorf("the child on %s ended with %v, want ErrLeaseLost", c.Node(), cause)
+			}
+		}
+	}
+}
+
+// Without a quorum nothing starts, and the log says why.
+func TestQuorumLostAndFound(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	nodes := w.quorum("a", "b", "c")
+	l := acquireToStop(t, nodes[0], "id")
+	w.cut(nodes[:1], nodes[1:])
+	w.cut(nodes[1:2], nodes[2:])
+	w.faults[nodes[0]].Cut(addrsOf(nodes)...)
+	w.faults[nodes[1]].Cut(addrsOf(nodes)...)
+	w.faults[nodes[2]].Cut(addrsOf(nodes)...)
+	toldInTime(t, l)
+	w.see(1, nodes...)
+	w.awaitLog("no quorum: ", 3)
+	granted := compete(t, "id", nodes...)
+	lasts(2 * shortTTL)
+	select {
+	case got := <-granted:
+		t.Errorf("%s has got a lease alone", got.node.Node())
+	default:
+	}
+	w.heal()
+	held(t, receive(t, granted, "a lease").lease)
+	w.awaitLog("the quorum is back", 3)
+}
+
+// lasts lets a time pass in which something must not happen.
+func lasts(d time.Duration) { <-time.After(d) }
+
+// A voter that starts anew within the TTL has forgotten for whom it has voted: it
+// votes for nobody until that vote has run out.
+func TestQuorumRestartOfAVoterInsideTheTTL(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	nodes := w.quorum("a", "b", "c")
+	a, b, c := nodes[0], nodes[1], nodes[2]
+	for round := range 3 {
+		id := fmt.Sprint("id", round)
+		w.cut([]*gossip.Cluster{a}, []*gossip.Cluster{c}) // so that a and b elect
+		l := acquireToStop(t, a, id)
+		next := compete(t, id, c)
+		addr := b.Addr()
+		w.faults[c].Cut(addrsOf([]*gossip.Cluster{a})...)
+		b.Crash()
+		again := bind(t, portOf(t, addr))
+		again.Cut(a.Addr())
+		w.faults[a].Cut(addr, c.Addr())
+		joined := make(chan *gossip.Cluster, 1)
+		go func() {
+			restarted, err := w.tryJoin(t.Context(), again, "b", c.Addr())
+			if err != nil {
+				t.Error(err)
+			}
+			joined <- restarted
+		}()
+		b = receive(t, joined, "the voter to start again")
+		got := receive(t, next, "the lease of the other side")
+		if early := l.Expires().Sub(got.at); early > 0 {
+			t.Errorf("round %d: the lease was given out %v before the last one has run out", round, early)
+		}
+		toldInTime2(t, l)
+		got.lease.Release(t.Context())
+		w.heal()
+		w.see(3, a, b, c)
+	}
+}
+
+func toldInTime2(t testing.TB, l highlander.Lease) {
+	t.Helper()
+	receive(t, l.Done(), "the holder to be told")
+}
+
+// A machine that was suspended: the clock of its leases has gone on, Go's timers
+// have not.
+func TestQuorumLeaseHasEndedWhenTheMachineWakes(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	var slept atomic.Int64
+	w.clocks = map[string]func() time.Duration{"a": func() time.Duration { return boottime.Now() + time.Duration(slept.Load()) }}
+	nodes := w.quorum("a", "b", "c")
+	l := acquireToStop(t, nodes[0], "id")
+	next := compete(t, "id", nodes[1])
+	slept.Store(int64(time.Hour))
+	receive(t, l.Done(), "the holder to be told")
+	if err := l.Err(); !errors.Is(err, highlander.ErrLeaseLost) {
+		t.Errorf("the lease ended with %v, want ErrLeaseLost", err)
+	}
+	if late := time.Since(l.Expires()); late < time.Hour-shortTTL {
+		t.Errorf("the lease has run out %v ago, want about an hour", late)
+	}
+	got := receive(t, next, "another node's lease")
+	got.lease.Release(t.Context())
+	held(t, acquireToStop(t, nodes[0], "id")) // the one that slept takes part again
+}
+
+// A lease that StopWithin does not fit into is refused with the arithmetic.
+func TestQuorumStopWithinMustFit(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	nodes := w.quorum("a", "b")
+	_, err := nodes[0].Acquire(t.Context(), "id", highlander.AcquireOptions{StopWithin: highlander.DefaultShutdown})
+	want := `acquire "id": AcquireOptions.StopWithin: TTL 1.5s is too short to stop within 5s: less 30ms for clocks and 750ms for two renewals it leaves 720ms; ` +
+		`a TTL of at least 10.5s, or at most 720ms to stop, is needed`
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+func TestQuorumJoinWaitsForTheQuorum(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := w.tryJoin(ctx, bind(t, 0), "alone")
+	if want := "gossip: join: 1 of 2 nodes found: "; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("Join returned %v, want %s", err, want)
+	}
+}
