@@ -25,8 +25,13 @@ what to listen on; without it the processes of this machine form one
   key-file=FILE       encrypt with the keys in it, the first one; needed beyond
                       loopback; read again when it changes
   label=LABEL         name of the cluster; others are strangers
-  name=NAME           name of this node; the host name by default
-  expect=N            wait until N nodes are there before taking part
+  name=NAME           name of this node; the host name by default. With
+                      quorum: unique, and the same at each start
+  expect=N            wait until N nodes are there before taking part; with
+                      quorum: how many voters there are (2*quorum-1)
+  quorum=N            never run two: it takes N voters to hold an id, and a
+                      side of the network with fewer stops what it runs
+  ttl=TIME            with quorum: how long an id is held without them (12s)
   advertise=IP:PORT   where others reach this node, if not at IP:PORT
   insecure=true       do without a key`
 
@@ -119,7 +124,10 @@ func (e endpoint) beside(name string) endpoint {
 			cfg.Join = append(slices.Clip(cfg.Join), net.JoinHostPort(host, port))
 		}
 	}
-	cfg.Name, cfg.Expect, cfg.Advertise = name, 0, ""
+	cfg.Name, cfg.Advertise = name, ""
+	if cfg.Quorum == 0 {
+		cfg.Expect = 0
+	}
 	return e
 }
 

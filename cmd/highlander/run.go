@@ -83,6 +83,9 @@ command within ` + frozenAfter.String() + `, and another node takes over.`,
 		if err != nil {
 			return err
 		}
+		if err := at.cfg.CheckStopWithin(r.shutdown); err != nil {
+			return usageErrorf("--shutdown %v does not fit the ttl= of %s: %w", r.shutdown, at.source, err)
+		}
 		return job.run(cmd.Context(), at)
 	}
 	return cmd

@@ -29,7 +29,7 @@ func newStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the members of the cluster, the ids and who holds them",
 		Long: `Status joins the cluster as an observer, which votes on nothing, and prints its
-members, the ids, their holders, the fencing tokens and since when they are held.`,
+mode, members, the ids, their holders, the fencing tokens and since when they are held.`,
 		Example: `  highlander status
   highlander status --json | jq -r '.holders[].node'
   highlander status --watch --cluster 'gossip://10.0.0.5:7946?key-file=/etc/highlander.key'`,
@@ -63,8 +63,34 @@ members, the ids, their holders, the fencing tokens and since when they are held
 
 // view is what status shows.
 type view struct {
+	Modes   []modeView   `json:"modes"` // one, unless nodes have different settings
 	Members []memberView `json:"members"`
 	Holders []holderView `json:"holders"`
+}
+
+type modeView struct {
+	Mode   string `json:"mode"` // available, quorum
+	InView int    `json:"voters_in_view"`
+	Voters int    `json:"voters,omitempty"`
+	Quorum int    `json:"quorum,omitempty"`
+	TTL    string `json:"ttl,omitempty"`
+}
+
+func newModeView(m gossip.Mode) modeView {
+	if m.Quorum == 0 {
+		return modeView{Mode: "available", InView: m.InView}
+	}
+	return modeView{Mode: "quorum", InView: m.InView, Voters: m.Voters, Quorum: m.Quorum, TTL: m.TTL.String()}
+}
+
+func (v modeView) String() string {
+	switch {
+	case v.Quorum == 0:
+		return fmt.Sprintf("available mode: %d voters in view", v.InView)
+	case v.InView < v.Quorum:
+		return fmt.Sprintf("quorum mode: NO QUORUM, %d of %d voters in view, %d needed; TTL %s", v.InView, v.Voters, v.Quorum, v.TTL)
+	}
+	return fmt.Sprintf("quorum mode: %d of %d voters in view, %d needed; TTL %s", v.InView, v.Voters, v.Quorum, v.TTL)
 }
 
 type memberView struct {
@@ -81,14 +107,17 @@ type holderView struct {
 }
 
 func (v view) equal(w view) bool {
-	return slices.Equal(v.Members, w.Members) && slices.EqualFunc(v.Holders, w.Holders, func(a, b holderView) bool {
+	return slices.Equal(v.Modes, w.Modes) && slices.Equal(v.Members, w.Members) && slices.EqualFunc(v.Holders, w.Holders, func(a, b holderView) bool {
 		return a.ID == b.ID && a.Node == b.Node && a.Token == b.Token && a.Meta == b.Meta
 	})
 }
 
 func takeView(ctx context.Context, cluster highlander.Cluster) (view, error) {
-	v := view{Members: []memberView{}, Holders: []holderView{}}
+	v := view{Modes: []modeView{}, Members: []memberView{}, Holders: []holderView{}}
 	if c, ok := cluster.(*gossip.Cluster); ok {
+		for _, m := range c.Modes() {
+			v.Modes = append(v.Modes, newModeView(m))
+		}
 		for _, m := range c.Members() {
 			if !m.Observer {
 				v.Members = append(v.Members, memberView{m.Name, m.Addr})
@@ -158,6 +187,13 @@ func statusPrinter(w io.Writer, asJSON, watch bool) func(view) error {
 }
 
 func (v view) print(w io.Writer) error {
+	if len(v.Modes) > 1 {
+		fmt.Fprintln(w, "NODES HAVE DIFFERENT SETTINGS; all need the same")
+	}
+	for _, m := range v.Modes {
+		fmt.Fprintln(w, m)
+	}
+	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "MEMBERS (%d)\tADDRESS\n", len(v.Members))
 	for _, m := range v.Members {
