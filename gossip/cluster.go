@@ -109,7 +109,7 @@ func open(cfg Config) (*Cluster, error) {
 		inner = net
 	}
 	c.traps = &tripwire{label: cfg.Label, self: name, watchers: map[string]*watcher{}}
-	c.transport = newMuxTransport(inner, c.traps.serve, c.dropped.count)
+	c.transport = newMuxTransport(inner, headerRules{cfg.Label, c.keys.ring != nil}, c.traps.serve, c.dropped.count)
 	c.traps.dial = c.transport.DialAddressTimeout
 	c.agent = newAgent(c, cfg.claims(incarnation))
 	c.traps.gone = c.agent.processGone

@@ -3,3 +3,5 @@
 package gossip_test
 
 const manyNodes = 50
+
+const raceEnabled = false

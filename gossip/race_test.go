@@ -5,3 +5,5 @@ package gossip_test
 // manyNodes share one process and two slow cores: with the race detector, fewer
 // of them are many.
 const manyNodes = 15
+
+const raceEnabled = true
