@@ -43,6 +43,7 @@ type Lab struct {
 	mark    string
 	begin   time.Duration
 	helpers sync.WaitGroup
+	closed  sync.Once
 	stop    context.CancelFunc
 
 	mu        sync.Mutex
@@ -345,8 +346,10 @@ func (l *Lab) left() []string {
 
 func (l *Lab) marked() []procStat { return marked(func(mark string) bool { return mark == l.mark }) }
 
-// Close ends everything. It is to be called once.
-func (l *Lab) Close() {
+// Close ends everything. It is idempotent.
+func (l *Lab) Close() { l.closed.Do(l.close) }
+
+func (l *Lab) close() {
 	l.Switch.close()
 	for _, n := range l.Nodes {
 		n.close()

@@ -39,6 +39,8 @@ func faultsOfTest() int {
 
 func TestLabAvailable(t *testing.T) { t.Parallel(); runLab(t, "available", faultsOfTest()) }
 
+func TestLabQuorum(t *testing.T) { t.Parallel(); runLab(t, "quorum", faultsOfTest()) }
+
 func TestSoak(t *testing.T) {
 	if *faultsFlag == 0 {
 		t.Skip("the long run is for: go test ./internal/lab -run Soak -timeout 0 -faults 1000 [-seed N] [-mode quorum|available]")

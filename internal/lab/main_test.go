@@ -15,6 +15,7 @@ import (
 
 func TestMain(m *testing.M) {
 	ChildMain()
+	crashMain()
 	flag.Parse()
 	code := m.Run()
 	if built.dir != "" {
