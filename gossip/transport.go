@@ -63,8 +63,8 @@ func bindTo(addr string, logger *log.Logger) (*memberlist.NetTransport, error) {
 	return t, nil
 }
 
-// muxTransport lets the tripwire share the port with memberlist: it looks at
-// the first byte of each stream that comes in. It bounds what streams take up,
+// muxTransport lets the tripwire and death certificates share the port with
+// memberlist: it looks at the first byte of each stream that comes in. It bounds what streams take up,
 // and ends all of them in Shutdown.
 type muxTransport struct {
 	memberlist.NodeAwareTransport
@@ -75,6 +75,8 @@ type muxTransport struct {
 	// tripwire serves a stream that starts with tripwireByte, and closes it. It
 	// calls admit before it keeps the stream.
 	tripwire func(c net.Conn, admit func() error)
+
+	certificate func(c net.Conn) // serves a stream that starts with certificateByte, and closes it
 
 	dialing    context.Context // ends with hangUp
 	endDialing context.CancelFunc
@@ -87,9 +89,9 @@ type muxTransport struct {
 	bytes int                           // that the streams which came in have charged
 }
 
-func newMuxTransport(inner memberlist.NodeAwareTransport, header headerRules, tripwire func(net.Conn, func() error), refused func(string)) *muxTransport {
+func newMuxTransport(inner memberlist.NodeAwareTransport, header headerRules, tripwire func(net.Conn, func() error), certificate func(net.Conn), refused func(string)) *muxTransport {
 	t := &muxTransport{
-		NodeAwareTransport: inner, header: header, tripwire: tripwire, refused: refused,
+		NodeAwareTransport: inner, header: header, tripwire: tripwire, certificate: certificate, refused: refused,
 		streams: make(chan net.Conn), stopping: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	t.dialing, t.endDialing = context.WithCancel(context.Background())
@@ -211,8 +213,12 @@ func (t *muxTransport) dispatch(c *trackedConn) {
 		c.Close()
 		return
 	}
-	if first[0] == tripwireByte {
+	switch first[0] {
+	case tripwireByte:
 		t.tripwire(c, func() error { return t.track(c, tripwireStream) })
+		return
+	case certificateByte:
+		t.certificate(c)
 		return
 	}
 	head, size, err := t.header.read(first[0], c)
