@@ -41,13 +41,12 @@ func dial(ctx context.Context, log *slog.Logger) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer downR.Close()
 	upR, upW, err := os.Pipe()
 	if err != nil {
+		downR.Close()
 		downW.Close()
 		return nil, err
 	}
-	defer upW.Close()
 	l := &link{
 		log:  log,
 		down: newSender(downW),
@@ -60,7 +59,10 @@ func dial(ctx context.Context, log *slog.Logger) (*link, error) {
 	if isTerminal(os.Stdin) {
 		l.guard.Stdin = nil // the null device
 	}
-	if err := l.guard.Start(); err != nil {
+	err = l.guard.Start()
+	downR.Close()
+	upW.Close() // now: the end of the pipe is waited for below
+	if err != nil {
 		downW.Close()
 		upR.Close()
 		return nil, err
