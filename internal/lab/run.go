@@ -266,10 +266,8 @@ func kill(parts ...Part) script {
 
 // startAgain starts highlander again when it has ended, after a while.
 func (f *ongoing) startAgain(ctx context.Context, n *Node) error {
-	select {
-	case <-n.Ended():
-	case <-ctx.Done():
-		return fmt.Errorf("%s: highlander does not end: %w", n.Name, context.Cause(ctx))
+	if err := n.awaitEnd(ctx); err != nil {
+		return err
 	}
 	if err := pause(ctx, f.For); err != nil {
 		return err
