@@ -18,8 +18,10 @@ import (
 type link struct {
 	log   *slog.Logger
 	guard *exec.Cmd
-	down  *sender // guarded by Guard.mu
 	up    *os.File
+
+	sending sync.Mutex
+	down    *sender
 
 	// events is closed, and so is done, when guard and keeper are gone and
 	// whatever they ran with them.
@@ -89,9 +91,9 @@ func (l *link) read(ready chan<- error) {
 	defer close(l.events)
 	defer close(l.done) // first, so that whoever misses it in events finds it here
 	group, err := l.relay(ready)
+	l.hangUp() // a guard without a keeper waits for that
 	sweep(group, l.guard.Process.Pid)
 	_ = l.guard.Wait() // however it ended
-	_ = l.down.pipe.Close()
 	_ = l.up.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,10 +143,18 @@ func (l *link) meet(keeper int) (err error) {
 // send writes to the guard. One that does not read is as good as dead, and
 // killed; that it died shows in events.
 func (l *link) send(m message) {
+	l.sending.Lock()
+	defer l.sending.Unlock()
 	if err := l.down.send(m); errors.Is(err, os.ErrDeadlineExceeded) {
 		l.log.Warn("the guard does not read its pipe: killing it", "guard", l.guard.Process.Pid)
 		_ = l.guard.Process.Kill()
 	}
+}
+
+// hangUp ends the pipe to the guard, and says that this is no death.
+func (l *link) hangUp() {
+	l.send(message{Kind: msgCertificate})
+	_ = l.down.pipe.Close()
 }
 
 func (l *link) alive() bool {
@@ -174,7 +184,7 @@ func (l *link) close() {
 	l.mu.Lock()
 	l.closing = true
 	l.mu.Unlock()
-	_ = l.down.pipe.Close()
+	l.hangUp()
 	for {
 		select {
 		case <-l.done:
