@@ -1,6 +1,8 @@
 package gossip
 
 import (
+	"slices"
+
 	"github.com/hashicorp/memberlist"
 
 	"highlander/internal/claims"
@@ -9,9 +11,25 @@ import (
 // In quorum mode nodes send each other beats and answer them (rule Q2). They go
 // in packets of their own: what the States of ten thousand ids take on a stream
 // must not delay them. A beat that is lost is made up for by the next one, a
-// quarter of the TTL later. That one goes on a stream as well, as packets may not
-// get through at all, be it that somebody floods the port or that a firewall
-// drops them; and a beat that came on a stream is answered on one.
+// quarter of the TTL later. That one goes on a stream as well, and so do all
+// until a packet is answered: packets may not get through at all, be it that
+// somebody floods the port or that a firewall drops them. What came on a stream
+// is answered on one.
+
+// beats is which way those of a node and this one go.
+type beats struct {
+	sent         beatState
+	cameOnStream bool // its last one, which is to be answered
+	asksOnStream bool // it wants States acknowledged that came on a stream: packets to this node may be lost, and those from it
+}
+
+type beatState int
+
+const (
+	beatsArrive  beatState = iota
+	beatAwaited            // no answer yet to the last one
+	beatsDoubted           // nor to the one before, or none in a packet since: they go on a stream as well
+)
 
 // leftTicks is how long the address of a node that has left is kept: it may not
 // know that it has, and its beats are answered.
@@ -40,18 +58,23 @@ func (a *agent) sendBeats(now claims.Instant, id claims.Node) {
 	if n == nil {
 		return
 	}
-	if beat && n.beatUnanswered || back && n.beatOnStream {
+	if beat {
+		n.beats.sent = min(n.beats.sent+1, beatsDoubted)
+	}
+	if n.beats.sent == beatsDoubted && beat || n.beats.cameOnStream && back {
 		a.sendShort(n, claims.AppendMessage([]byte{kindClaims}, msg))
 	}
-	n.beatUnanswered = n.beatUnanswered || beat
-	n.beatOnStream = n.beatOnStream && !back
+	n.beats.cameOnStream = n.beats.cameOnStream && !back
 }
 
-// noteBeat notes what came of a node.
-func (a *agent) noteBeat(msg claims.Message, stream bool) {
+// noteBeats notes which way a message of a node came.
+func (a *agent) noteBeats(msg claims.Message, stream bool) {
 	if n := a.nodes[msg.From]; n != nil {
-		n.beatUnanswered = n.beatUnanswered && msg.Back.Stamp == 0
-		n.beatOnStream = n.beatOnStream || stream && msg.Beat.K != 0
+		if back := msg.Back.Stamp != 0; back && (!stream || n.beats.sent == beatAwaited) {
+			n.beats.sent = beatsArrive
+		}
+		n.beats.cameOnStream = n.beats.cameOnStream || stream && msg.Beat.K != 0
+		n.beats.asksOnStream = n.beats.asksOnStream || stream && slices.ContainsFunc(msg.Updates, func(u claims.Update) bool { return u.WantAck })
 	}
 	if left := a.left[msg.From]; left != nil {
 		left.ticks = 0

@@ -9,11 +9,13 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 
 	"highlander"
 	"highlander/gossip"
+	"highlander/internal/boottime"
 )
 
 // The test binary is also the program whose replicas are tested: with childEnv
@@ -22,6 +24,8 @@ const (
 	childEnv      = "HIGHLANDER_GOSSIP_TEST_NAME" // its name in the cluster
 	childJoinEnv  = "HIGHLANDER_GOSSIP_TEST_JOIN"
 	childBlindEnv = "HIGHLANDER_GOSSIP_TEST_BLIND" // no failure detector
+
+	childQuorumEnv = "HIGHLANDER_GOSSIP_TEST_QUORUM" // in quorum mode, of three; and its address, as all of them start together
 )
 
 func childMain() {
@@ -34,6 +38,9 @@ func childMain() {
 	cfg := gossip.Config{
 		Name: os.Getenv(childEnv), Bind: "127.0.0.1:0", Join: strings.Fields(os.Getenv(childJoinEnv)),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+	if bind := os.Getenv(childQuorumEnv); bind != "" {
+		cfg.Bind, cfg.Quorum, cfg.TTL = bind, 2, shortTTL
 	}
 	c, err := gossip.JoinTuned(ctx, cfg, func(mc *memberlist.Config) {
 		if os.Getenv(childBlindEnv) != "" {
@@ -52,10 +59,35 @@ func childMain() {
 		fmt.Println("stopping:", context.Cause(ctx))
 		return nil
 	})
-	highlander.Wrap(c, highlander.ChildSpec{ID: "id", Service: child}, highlander.WithLogger(cfg.Logger)).Serve(ctx)
+	spec := highlander.ChildSpec{ID: "id", Service: child}
+	if cfg.Quorum > 0 {
+		spec.Shutdown, spec.Service = shortStop, highlander.ServiceFunc(actWhileHeld)
+	}
+	highlander.Wrap(c, spec, highlander.WithLogger(cfg.Logger)).Serve(ctx)
 	c.Close()
 	fmt.Println("closed")
 	os.Exit(0)
+}
+
+// actWhileHeld is a child that looks, before each of its acts, whether the lease
+// has run out, and says when it has started and when it has acted last.
+func actWhileHeld(ctx context.Context) error {
+	lease, _ := highlander.FromContext(ctx)
+	last := boottime.Now()
+	fmt.Println("started", int64(last))
+	act := time.NewTicker(time.Millisecond)
+	defer act.Stop()
+	for {
+		select {
+		case <-act.C:
+			if now := boottime.Now(); lease.Expires().After(time.Now()) {
+				last = now
+			}
+		case <-ctx.Done():
+			fmt.Println("stopping:", context.Cause(ctx), int64(last))
+			return nil
+		}
+	}
 }
 
 // sayWatched says which nodes are watched by a tripwire.

@@ -67,7 +67,7 @@ func FuzzQuestion(f *testing.F) {
 		here, there := net.Pipe()
 		served := make(chan struct{})
 		go func() {
-			w.serve(there, func() error { return nil })
+			w.serve(there)
 			close(served)
 		}()
 		go func() {

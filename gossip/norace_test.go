@@ -2,6 +2,7 @@
 
 package gossip_test
 
-const manyNodes = 50
-
-const raceEnabled = false
+const (
+	manyNodes = 50
+	manyIDs   = 5000
+)

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,6 +17,7 @@ import (
 	"time"
 
 	"highlander"
+	"highlander/internal/boottime"
 )
 
 // process is a replica in a process of its own.
@@ -210,4 +214,96 @@ func TestProcessesTripwire(t *testing.T) {
 	watchEachOther(t, a, b)
 	a.signal(syscall.SIGKILL)
 	b.says("started")
+}
+
+// quorumProcesses starts processes in quorum mode, and waits until the child of
+// one has started, which comes first.
+func quorumProcesses(t *testing.T) (holder *process, started time.Duration, others []*process) {
+	t.Helper()
+	var all []*process
+	for _, name := range []string{"a", "b", "c"} {
+		port := bind(t, 0)
+		port.Shutdown() // for the process
+		all = append(all, &process{name: name, addr: addrOf(port)})
+	}
+	for i, p := range all {
+		all[i] = startProcess(t, p.name, []string{childQuorumEnv + "=" + p.addr}, all...)
+		all[i].addr = p.addr
+	}
+	for _, p := range all {
+		p.says("joined ")
+	}
+	return firstToStart(t, all...)
+}
+
+// firstToStart waits until the child of one of several processes has started.
+func firstToStart(t *testing.T, processes ...*process) (holder *process, started time.Duration, others []*process) {
+	t.Helper()
+	var cases []reflect.SelectCase
+	for _, p := range processes {
+		cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(p.lines)})
+	}
+	cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(time.After(patience))})
+	i, line, _ := reflect.Select(cases)
+	if i == len(processes) {
+		t.Fatal("no child has started")
+	}
+	holder = processes[i]
+	if !strings.HasPrefix(line.String(), "started ") {
+		t.Fatalf("%s says %q, want started", holder.name, line)
+	}
+	return holder, lastNumber(t, line.String()), slices.DeleteFunc(slices.Clone(processes), func(p *process) bool { return p == holder })
+}
+
+// lastNumber returns the moment at the end of a line.
+func lastNumber(t *testing.T, line string) time.Duration {
+	t.Helper()
+	n, err := strconv.ParseInt(line[strings.LastIndex(line, " ")+1:], 10, 64)
+	if err != nil {
+		t.Fatalf("%q: %v", line, err)
+	}
+	return time.Duration(n)
+}
+
+// A crash is waited out: nobody else has the id before the lease has run out.
+func TestProcessesQuorumKillOfTheHolder(t *testing.T) {
+	t.Parallel()
+	holder, _, others := quorumProcesses(t)
+	lasts(shortTTL) // so that the lease has been renewed
+	killed := boottime.Now()
+	holder.signal(syscall.SIGKILL)
+	next, at, rest := firstToStart(t, others...)
+	t.Logf("%s holds the id %v after the kill of its holder; TTL %v", next.name, (at - killed).Round(time.Millisecond), shortTTL)
+	rest[0].saysNothing()
+}
+
+func TestProcessesQuorumHandOver(t *testing.T) {
+	t.Parallel()
+	holder, _, others := quorumProcesses(t)
+	holder.signal(syscall.SIGTERM)
+	last := lastNumber(t, holder.says("stopping: "+highlander.ErrShutdown.Error()))
+	next, at, _ := firstToStart(t, others...)
+	t.Logf("%s holds the id %v after its holder has acted last", next.name, at-last)
+	if at < last {
+		t.Errorf("it held the id %v before that", last-at)
+	}
+	holder.says("closed")
+}
+
+// A process that was frozen for longer than the TTL does not act on its lease when
+// it wakes.
+func TestProcessesQuorumFrozenHolderWakes(t *testing.T) {
+	t.Parallel()
+	holder, _, others := quorumProcesses(t)
+	for range 3 {
+		holder.signal(syscall.SIGSTOP)
+		next, at, _ := firstToStart(t, others...)
+		holder.signal(syscall.SIGCONT)
+		last := lastNumber(t, holder.says("stopping: "+highlander.ErrLeaseLost.Error()))
+		if last >= at {
+			t.Errorf("%s has acted %v after %s has got the id", holder.name, last-at, next.name)
+		}
+		others = append(slices.DeleteFunc(others, func(p *process) bool { return p == next }), holder)
+		holder = next
+	}
 }

@@ -64,13 +64,21 @@ func compete(t testing.TB, id string, nodes ...*gossip.Cluster) <-chan grant {
 // told and its lease has run out.
 func TestQuorumMinorityIsToldBeforeTheMajorityStarts(t *testing.T) {
 	t.Parallel()
-	for name, noise := range map[string]netfault.Noise{"clean": {}, "noisy": {Lost: 0.1, Doubled: 0.2, MaxDelay: 20 * time.Millisecond}} {
+	for name, test := range map[string]struct {
+		noise netfault.Noise
+		cut   func(w *world, one, rest []*gossip.Cluster)
+	}{
+		"cut off":            {netfault.Noise{}, (*world).cut},
+		"cut off, noisy":     {netfault.Noise{Lost: 0.1, Doubled: 0.2, MaxDelay: 20 * time.Millisecond}, (*world).cut},
+		"mute":               {netfault.Noise{}, (*world).cutOneWay},
+		"deaf, but not mute": {netfault.Noise{}, func(w *world, one, rest []*gossip.Cluster) { w.cutOneWay(rest, one) }},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := quorumWorld(t)
 			nodes := w.quorum("a", "b", "c")
 			for _, c := range nodes {
-				w.faults[c].SetNoise(noise)
+				w.faults[c].SetNoise(test.noise)
 			}
 			var last uint64
 			for round := range 3 {
@@ -78,7 +86,7 @@ func TestQuorumMinorityIsToldBeforeTheMajorityStarts(t *testing.T) {
 				holder, others := nodes[round], pickOthers(nodes, nodes[round])
 				l := acquireToStop(t, holder, id)
 				next := compete(t, id, others...)
-				w.cut([]*gossip.Cluster{holder}, others)
+				test.cut(w, []*gossip.Cluster{holder}, others)
 				toldInTime(t, l)
 				got := receive(t, next, "the majority's lease")
 				if early := l.Expires().Sub(got.at); early > 0 {
@@ -155,11 +163,7 @@ func TestQuorumLostAndFound(t *testing.T) {
 	w := quorumWorld(t)
 	nodes := w.quorum("a", "b", "c")
 	l := acquireToStop(t, nodes[0], "id")
-	w.cut(nodes[:1], nodes[1:])
-	w.cut(nodes[1:2], nodes[2:])
-	w.faults[nodes[0]].Cut(addrsOf(nodes)...)
-	w.faults[nodes[1]].Cut(addrsOf(nodes)...)
-	w.faults[nodes[2]].Cut(addrsOf(nodes)...)
+	w.cut(nodes, nodes)
 	toldInTime(t, l)
 	w.see(1, nodes...)
 	w.awaitLog("no quorum: ", 3)
@@ -179,46 +183,31 @@ func TestQuorumLostAndFound(t *testing.T) {
 func lasts(d time.Duration) { <-time.After(d) }
 
 // A voter that starts anew within the TTL has forgotten for whom it has voted: it
-// votes for nobody until that vote has run out.
+// votes for nobody until that vote has run out. The node that asks for its vote
+// does not know that there was another start of it.
 func TestQuorumRestartOfAVoterInsideTheTTL(t *testing.T) {
 	t.Parallel()
 	w := quorumWorld(t)
 	nodes := w.quorum("a", "b", "c")
 	a, b, c := nodes[0], nodes[1], nodes[2]
-	for round := range 3 {
-		id := fmt.Sprint("id", round)
-		w.cut([]*gossip.Cluster{a}, []*gossip.Cluster{c}) // so that a and b elect
-		l := acquireToStop(t, a, id)
-		next := compete(t, id, c)
-		addr := b.Addr()
-		w.faults[c].Cut(addrsOf([]*gossip.Cluster{a})...)
-		b.Crash()
-		again := bind(t, portOf(t, addr))
-		again.Cut(a.Addr())
-		w.faults[a].Cut(addr, c.Addr())
-		joined := make(chan *gossip.Cluster, 1)
-		go func() {
-			restarted, err := w.tryJoin(t.Context(), again, "b", c.Addr())
-			if err != nil {
-				t.Error(err)
-			}
-			joined <- restarted
-		}()
-		b = receive(t, joined, "the voter to start again")
-		got := receive(t, next, "the lease of the other side")
-		if early := l.Expires().Sub(got.at); early > 0 {
-			t.Errorf("round %d: the lease was given out %v before the last one has run out", round, early)
-		}
-		toldInTime2(t, l)
-		got.lease.Release(t.Context())
-		w.heal()
-		w.see(3, a, b, c)
+	w.cut(nodes[:2], nodes[2:])
+	w.see(1, c)
+	w.see(2, a, b)
+	l := acquireToStop(t, a, "id")
+	next := compete(t, "id", c)
+	b.Crash()
+	again := bind(t, portOf(t, b.Addr()))
+	again.Cut(a.Addr())
+	w.faults[a].Cut(b.Addr(), c.Addr())
+	w.faults[c].Cut(a.Addr())
+	if _, err := w.tryJoin(t.Context(), again, "b", c.Addr()); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func toldInTime2(t testing.TB, l highlander.Lease) {
-	t.Helper()
-	receive(t, l.Done(), "the holder to be told")
+	toldInTime(t, l)
+	got := receive(t, next, "the other side's lease")
+	if early := l.Expires().Sub(got.at); early > 0 {
+		t.Errorf("the lease was given out %v before the last one has run out", early)
+	}
 }
 
 // A machine that was suspended: the clock of its leases has gone on, Go's timers
@@ -249,12 +238,150 @@ func TestQuorumStopWithinMustFit(t *testing.T) {
 	t.Parallel()
 	w := quorumWorld(t)
 	nodes := w.quorum("a", "b")
-	_, err := nodes[0].Acquire(t.Context(), "id", highlander.AcquireOptions{StopWithin: highlander.DefaultShutdown})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, err := nodes[0].Acquire(ctx, "id", highlander.AcquireOptions{StopWithin: highlander.DefaultShutdown})
 	want := `acquire "id": AcquireOptions.StopWithin: TTL 1.5s is too short to stop within 5s: less 30ms for clocks and 750ms for two renewals it leaves 720ms; ` +
 		`a TTL of at least 10.5s, or at most 720ms to stop, is needed`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
+}
+
+// A fourth voter of three could make a second quorum, so there is none any more:
+// what is held stays, and nothing new is.
+func TestQuorumOneVoterTooMany(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	nodes := w.quorum("a", "b", "c")
+	l := acquireToStop(t, nodes[0], "before")
+	fourth := w.join("d", nodes...)
+	w.see(4, append(nodes, fourth)...)
+	granted := compete(t, "after", nodes[0], fourth)
+	w.awaitLog("there are more voters than the cluster is configured for", 4)
+	for _, line := range w.logged("there are more voters") {
+		if !strings.Contains(line, "level=ERROR") || !strings.Contains(line, `names="[a b c d]"`) || !strings.Contains(line, "configured=3") {
+			t.Errorf("the log says %s", line)
+		}
+	}
+	held(t, l)
+	select {
+	case got := <-granted:
+		t.Errorf("%s has got a lease", got.node.Node())
+	default:
+	}
+	fourth.Close()
+	held(t, receive(t, granted, "a lease without the fourth").lease)
+}
+
+// Of two nodes with one name, neither counts: one may have forgotten for whom the
+// other has voted.
+func TestQuorumTwoNodesWithOneName(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	nodes := w.quorum("a", "b", "c")
+	twin := w.join("c", nodes...)
+	w.see(4, append(nodes, twin)...)
+	held(t, acquireToStop(t, nodes[0], "id")) // a and b are enough
+	nodes[1].Close()
+	granted := compete(t, "another", nodes[0], nodes[2], twin)
+	w.awaitLog("nodes share a name", 3)
+	for _, line := range w.logged("nodes share a name") {
+		if !strings.Contains(line, "level=ERROR") || !strings.Contains(line, "names=[c]") {
+			t.Errorf("the log says %s", line)
+		}
+	}
+	select {
+	case got := <-granted:
+		t.Errorf("%s has got a lease", got.node.Node())
+	default:
+	}
+	twin.Close()
+	held(t, receive(t, granted, "a lease without the twin").lease)
+}
+
+// Nodes of other rules do not become members, and do not begin beside those
+// that they have met.
+func TestQuorumNodesOfOtherRulesKeepApart(t *testing.T) {
+	t.Parallel()
+	for name, other := range map[string]gossip.Config{
+		"available mode":          {},
+		"quorum 2 of 2, TTL 1.5s": {Quorum: 2, Expect: 2, TTL: shortTTL},
+		"quorum 2 of 3, TTL 2s":   {Quorum: 2, TTL: 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := quorumWorld(t)
+			nodes := w.quorum("a", "b")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			enough := errors.New("enough")
+			failed := make(chan error, 1)
+			go func() {
+				_, err := w.tryJoinAs(ctx, other, bind(t, 0), "stranger", addrsOf(nodes)...)
+				failed <- err
+			}()
+			w.awaitLog("refused a node whose settings are others", 3)
+			lasts(2 * gossip.SettleTime)
+			select {
+			case err := <-failed:
+				t.Fatalf("Join of the stranger returned %v", err)
+			default:
+			}
+			cancel(enough)
+			err := receive(t, failed, "Join of the stranger to return")
+			if !errors.Is(err, enough) || !strings.Contains(err.Error(), "runs quorum 2 of 3, TTL 1.5s; this one runs "+name) {
+				t.Errorf("Join of the stranger returned %v", err)
+			}
+			for _, line := range w.logged("refused a node") {
+				if !strings.Contains(line, "level=ERROR") || !strings.Contains(line, "quorum 2 of 3, TTL 1.5s") || !strings.Contains(line, name) {
+					t.Errorf("the log says %s", line)
+				}
+			}
+			w.see(2, nodes...)
+			held(t, acquireToStop(t, nodes[0], "id"))
+		})
+	}
+}
+
+// Beats that do not get through in packets go on streams.
+func TestQuorumWithoutPackets(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	nodes := w.quorum("a", "b", "c")
+	l := acquireToStop(t, nodes[0], "before")
+	for _, c := range nodes {
+		w.faults[c].SetNoise(netfault.Noise{Lost: 1})
+	}
+	lasts(3 * shortTTL)
+	held(t, l)
+	held(t, acquireToStop(t, nodes[1], "after"))
+}
+
+// Beats are not late because thousands of States are on their way.
+func TestQuorumLeaseOutlastsManyClaims(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	nodes := w.quorum("a", "b", "c")
+	l := acquireToStop(t, nodes[0], "id")
+	for range 3 {
+		var leases []highlander.Lease
+		granted := make(chan highlander.Lease)
+		for i := range manyIDs {
+			go func() {
+				if lease, err := nodes[1].Acquire(t.Context(), fmt.Sprint("many", i), highlander.AcquireOptions{}); err == nil {
+					granted <- lease
+				}
+			}()
+		}
+		for range manyIDs {
+			leases = append(leases, receive(t, granted, "one of many leases"))
+		}
+		for _, lease := range leases {
+			held(t, lease)
+			lease.Release(t.Context())
+		}
+	}
+	held(t, l)
 }
 
 func TestQuorumJoinWaitsForTheQuorum(t *testing.T) {

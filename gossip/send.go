@@ -46,7 +46,7 @@ func (a *agent) dispatch(n *node, msg claims.Message) {
 			return
 		}
 	}
-	n.packets.stream, n.pingedOnStream = false, false
+	n.packets.stream, n.pingedOnStream, n.beats.asksOnStream = false, false, false
 	n.busy = true
 	n.unsent++
 	n.out <- outgoing{msg: msg}
@@ -56,7 +56,7 @@ func (a *agent) dispatch(n *node, msg claims.Message) {
 // to one takes the way that States take when it is in doubt: so a node that
 // packets reach, but streams do not, becomes silent.
 func (n *node) needsStream(msg claims.Message) bool {
-	if n.packets.stream || len(n.packets.sent)+len(msg.Updates) > maxUnconfirmed {
+	if n.packets.stream || n.beats.asksOnStream || len(n.packets.sent)+len(msg.Updates) > maxUnconfirmed {
 		return true
 	}
 	if msg.Ping == 0 && msg.Pong == 0 {
@@ -75,7 +75,7 @@ func (a *agent) receive(now claims.Instant, msg claims.Message, stream bool) {
 		n.pingedOnStream = n.pingedOnStream || stream && msg.Ping != 0
 	}
 	if a.inQuorumMode() && msg.To == a.self {
-		a.noteBeat(msg, stream)
+		a.noteBeats(msg, stream)
 	}
 	a.machine.Receive(now, msg)
 }

@@ -19,7 +19,6 @@ type guardian struct {
 	fromHighlander <-chan message // nil once highlander is gone
 	fromKeeper     <-chan message
 	toKeeper       chan message
-	up             *os.File // highlander waits for the end of it
 	keeper         *exec.Cmd
 
 	group    int    // process group of the command; zero while there is none
@@ -31,8 +30,13 @@ type guardian struct {
 	dead     Certificate
 }
 
-// goneWithin is how long highlander's process may be there after its pipe ended.
-const goneWithin = time.Second
+const (
+	// hearOutFor is how long a guard without a keeper waits for the end of
+	// highlander, should both have been killed: one that lives waits for the
+	// guard to end.
+	hearOutFor = 50 * time.Millisecond
+	goneWithin = time.Second // after its pipe ended
+)
 
 // guardMain is the whole life of a guard.
 func guardMain() error {
@@ -52,7 +56,6 @@ func guardMain() error {
 		highlander:     highlander,
 		fromHighlander: receive(os.NewFile(fdDown, "down")),
 		toKeeper:       make(chan message, 64),
-		up:             os.NewFile(fdUp, "up"),
 		alarm:          alarm,
 		patience:       time.NewTimer(keeperGrace),
 	}
@@ -78,22 +81,27 @@ func (g *guardian) mayTestify() bool {
 	if !orphansFallToUs && g.live && g.group == 0 {
 		return false // the keeper died before it told what there was to kill
 	}
-	g.hearOut()
-	return len(g.dead.Frame) > 0 && g.highlanderGone()
+	return g.hearOut() && len(g.dead.Frame) > 0 && g.highlanderGone()
 }
 
-// hearOut takes what highlander says to the end. One that lives ends the pipe
-// when it sees that guard and keeper have ended theirs.
-func (g *guardian) hearOut() {
-	_ = g.up.Close()
-	if g.fromHighlander == nil {
-		return
-	}
-	for m := range g.fromHighlander {
-		if m.Kind == msgCertificate {
-			g.dead = m.Certificate
+// hearOut takes what highlander said last. It returns false if highlander's
+// pipe does not end.
+func (g *guardian) hearOut() bool {
+	limit := time.After(hearOutFor)
+	for g.fromHighlander != nil {
+		select {
+		case m, ok := <-g.fromHighlander:
+			switch {
+			case !ok:
+				g.fromHighlander = nil
+			case m.Kind == msgCertificate:
+				g.dead = m.Certificate
+			}
+		case <-limit:
+			return false
 		}
 	}
+	return true
 }
 
 // highlanderGone says whether the process is gone: that its pipe has ended does
@@ -117,7 +125,8 @@ func (g *guardian) startKeeper() error {
 	if err != nil {
 		return err
 	}
-	g.keeper = helper(keeperMode, &syscall.SysProcAttr{Setpgid: true}, downR, g.up, statusW)
+	up := os.NewFile(fdUp, "up") // kept open: highlander waits for the end of it
+	g.keeper = helper(keeperMode, &syscall.SysProcAttr{Setpgid: true}, downR, up, statusW)
 	if err := g.keeper.Start(); err != nil {
 		return err
 	}

@@ -18,10 +18,8 @@ import (
 type link struct {
 	log   *slog.Logger
 	guard *exec.Cmd
+	down  *sender // guarded by Guard.mu
 	up    *os.File
-
-	sending sync.Mutex
-	down    *sender
 
 	// events is closed, and so is done, when guard and keeper are gone and
 	// whatever they ran with them.
@@ -43,12 +41,13 @@ func dial(ctx context.Context, log *slog.Logger) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer downR.Close()
 	upR, upW, err := os.Pipe()
 	if err != nil {
-		downR.Close()
 		downW.Close()
 		return nil, err
 	}
+	defer upW.Close()
 	l := &link{
 		log:  log,
 		down: newSender(downW),
@@ -61,10 +60,7 @@ func dial(ctx context.Context, log *slog.Logger) (*link, error) {
 	if isTerminal(os.Stdin) {
 		l.guard.Stdin = nil // the null device
 	}
-	err = l.guard.Start()
-	downR.Close()
-	upW.Close() // now: the end of the pipe is waited for below
-	if err != nil {
+	if err := l.guard.Start(); err != nil {
 		downW.Close()
 		upR.Close()
 		return nil, err
@@ -91,9 +87,9 @@ func (l *link) read(ready chan<- error) {
 	defer close(l.events)
 	defer close(l.done) // first, so that whoever misses it in events finds it here
 	group, err := l.relay(ready)
-	l.hangUp() // a guard without a keeper waits for that
 	sweep(group, l.guard.Process.Pid)
 	_ = l.guard.Wait() // however it ended
+	_ = l.down.pipe.Close()
 	_ = l.up.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -143,18 +139,10 @@ func (l *link) meet(keeper int) (err error) {
 // send writes to the guard. One that does not read is as good as dead, and
 // killed; that it died shows in events.
 func (l *link) send(m message) {
-	l.sending.Lock()
-	defer l.sending.Unlock()
 	if err := l.down.send(m); errors.Is(err, os.ErrDeadlineExceeded) {
 		l.log.Warn("the guard does not read its pipe: killing it", "guard", l.guard.Process.Pid)
 		_ = l.guard.Process.Kill()
 	}
-}
-
-// hangUp ends the pipe to the guard, and says that this is no death.
-func (l *link) hangUp() {
-	l.send(message{Kind: msgCertificate})
-	_ = l.down.pipe.Close()
 }
 
 func (l *link) alive() bool {
@@ -184,7 +172,7 @@ func (l *link) close() {
 	l.mu.Lock()
 	l.closing = true
 	l.mu.Unlock()
-	l.hangUp()
+	_ = l.down.pipe.Close()
 	for {
 		select {
 		case <-l.done:
