@@ -21,9 +21,9 @@
 //	guard and keeper         highlander, to which the orphans fall (*)
 //	all three at once        the kernel, by the parent-death signal, and only
 //	                         the process that the keeper forked itself (*)
-//	deadline passed          keeper and guard, each with its own timer: the
-//	                         freeze of one of them, or of highlander, or of
-//	                         highlander and one of them, delays nothing
+//	deadline passed          keeper, guard and highlander, each with its own
+//	                         timer: the freeze of any two delays nothing. With
+//	                         all three frozen the command lives on
 //
 // (*) Linux. Other Unix systems have neither parent-death signals nor
 // subreapers: there the guard and highlander kill the process group they were
@@ -38,6 +38,25 @@
 // when guard and keeper are killed at once, and processes that highlander has
 // no permission to signal: these are waited for, not ended. A command with the
 // set-user-id bit has no parent-death signal, by the kernel's rules.
+//
+// Where a cgroup can be made (cgroup v2, Linux 5.14, the right to write to
+// highlander's own: as root, or in a subtree delegated to its user), these are
+// reached, too. The command is started in a cgroup of its own, in which the
+// helpers are not, and whoever has to kill it writes to cgroup.kill. The kernel
+// then ends at one stroke all that was forked in it, whatever session, parent or
+// user it has, and however fast it forks; gone is what cgroup.events says is not
+// populated. Then
+//
+//	guard and keeper         highlander ends all of it
+//	all three at once        the kernel ends the main process; what it forked
+//	                         lives on until a highlander is started in the same
+//	                         cgroup as this one was: that ends it first
+//	deadline passed          each of the three ends all of it
+//
+// What has the right to move itself to another cgroup can leave: root, and in a
+// delegated subtree every process of that user that sets out to do so. To leave
+// the session or to fork twice does not suffice. Highlander logs at level debug
+// whether the command gets a cgroup, and why it does not.
 //
 // When highlander is dead and nothing of the command is left, the guard may say
 // so to the other nodes: highlander hands it a certificate and the peers'

@@ -26,6 +26,8 @@ var (
 // Options go with Start.
 type Options struct {
 	Logger *slog.Logger // slog.Default() if nil
+
+	noCgroup bool // for tests of what goes without
 }
 
 // Command is what Run runs.

@@ -33,7 +33,7 @@ type outcome struct {
 // startGuard starts a guard whose highlander is this process.
 func startGuard(t testing.TB) *Guard {
 	t.Helper()
-	g, err := Start(t.Context(), Options{Logger: discard})
+	g, err := Start(t.Context(), testOptions())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,30 @@ func startGuard(t testing.TB) *Guard {
 	return g
 }
 
-// run runs cmd in the background.
+// testOptions are those of all guards of this run of the tests.
+func testOptions() Options { return Options{Logger: discard, noCgroup: os.Getenv(noCgroupEnv) != ""} }
+
+// Everything holds where no cgroup can be made, too. What needs one is skipped
+// there.
+func TestWithoutCgroup(t *testing.T) {
+	if os.Getenv(noCgroupEnv) != "" {
+		t.Skip("this is the run without")
+	}
+	if testing.Short() {
+		t.Skip("takes as long as the whole rest")
+	}
+	cmd := exec.CommandContext(t.Context(), executable(t), "-test.v")
+	cmd.Env = append(os.Environ(), noCgroupEnv+"=1")
+	output, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, output)
+	}
+	if !strings.Contains(string(output), "--- PASS: TestNothingSurvivesDeathOf") {
+		t.Errorf("it tested nothing:\n%s", output)
+	}
+}
+
+// inBackground runs cmd in the background.
 func (g *Guard) inBackground(ctx context.Context, cmd Command) <-chan outcome {
 	c := make(chan outcome, 1)
 	go func() {
@@ -208,6 +231,11 @@ func TestDeadlineIsKeptWithFrozen(t *testing.T) {
 			victims := tc.victims(h)
 			freeze(t, victims...)
 			waitEnd(t, members)
+			for _, pid := range victims {
+				if threadStates(pid) == "" {
+					t.Errorf("process %d had to be killed first", pid)
+				}
+			}
 			// Thawed, highlander learns of it.
 			for _, pid := range victims {
 				_ = syscall.Kill(pid, syscall.SIGCONT)
@@ -243,7 +271,7 @@ func TestCommandOutlivesDeadlineThatWasMoved(t *testing.T) {
 func TestNothingStartsAfterTheDeadline(t *testing.T) {
 	g, hall := startGuard(t), newHall(t)
 	g.SetDeadline(time.Now().Add(-time.Hour))
-	for len(g.overdue.C) == 0 { // nobody takes it for a guard that is frozen
+	for len(g.expiry.C) == 0 { // nobody takes it for a guard that is frozen
 		runtime.Gosched()
 	}
 	_, err := g.Run(t.Context(), hall.command(t, "join", "hold"))

@@ -22,7 +22,8 @@ const (
 
 // Guard runs commands, one at a time. All methods may be called concurrently.
 type Guard struct {
-	log *slog.Logger
+	log      *slog.Logger
+	noCgroup bool
 
 	running sync.Mutex // held by Run
 
@@ -31,7 +32,7 @@ type Guard struct {
 	runs     uint64
 	deadline instant
 	dead     Certificate
-	overdue  *alarm // hangGrace after the deadline
+	expiry   *alarm // at the deadline
 	closed   bool
 }
 
@@ -42,16 +43,16 @@ func Start(ctx context.Context, opts Options) (*Guard, error) {
 	if err := becomeSubreaper(); err != nil {
 		return nil, err
 	}
-	overdue, err := newAlarm()
+	expiry, err := newAlarm()
 	if err != nil {
 		return nil, err
 	}
-	g := &Guard{log: opts.Logger, overdue: overdue}
+	g := &Guard{log: opts.Logger, noCgroup: opts.noCgroup, expiry: expiry}
 	if g.log == nil {
 		g.log = slog.Default()
 	}
 	if _, err := g.connect(ctx); err != nil {
-		overdue.Close()
+		expiry.Close()
 		return nil, err
 	}
 	return g, nil
@@ -68,7 +69,7 @@ func (g *Guard) connect(ctx context.Context) (*link, error) {
 	case l != nil && l.alive():
 		return l, nil
 	}
-	l, err := dial(ctx, g.log)
+	l, err := dial(ctx, g.log, g.noCgroup)
 	if err != nil {
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}
@@ -97,7 +98,7 @@ func (g *Guard) SetDeadline(t time.Time) {
 		return
 	}
 	g.deadline = at
-	g.overdue.Set(at.plus(hangGrace))
+	g.expiry.Set(at)
 	g.link.send(message{Kind: msgDeadline, Deadline: at})
 }
 
@@ -140,7 +141,7 @@ func (g *Guard) Close() {
 	g.running.Lock() // Run looks at the alarm
 	defer g.running.Unlock()
 	if first {
-		g.overdue.Close()
+		g.expiry.Close()
 	}
 }
 
@@ -216,9 +217,10 @@ func (g *Guard) follow(ctx context.Context, r *run) (Exit, error) {
 		case <-done:
 			done = nil
 			g.stop(r)
-		case <-g.overdue.C:
-			if g.isOverdue() {
-				r.escalate("its deadline has passed")
+		case <-g.expiry.C:
+			if g.isExpired() {
+				r.link.killCommand()
+				r.hang.Reset(hangGrace)
 			}
 		case <-r.hang.C:
 			r.escalate("it does not answer")
@@ -235,6 +237,9 @@ func (r *run) note(m message) (over bool, err error) {
 	case msgStarted:
 		r.hang.Stop()
 		r.log.Info("command started", "pid", m.PID, "command", r.cmd.Args)
+		if r.link.cgroup != nil && !m.InCgroup {
+			r.log.Warn("there is no room for a cgroup of the command: what leaves its session is reached by parentage only")
+		}
 	case msgFailed:
 		if m.Expired {
 			return true, ErrDeadline
@@ -278,10 +283,10 @@ func (r *run) escalate(why string) {
 	r.hang.Reset(hangGrace)
 }
 
-func (g *Guard) isOverdue() bool {
+func (g *Guard) isExpired() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.deadline.plus(hangGrace).passed()
+	return g.deadline.passed()
 }
 
 func (g *Guard) isClosed() bool {

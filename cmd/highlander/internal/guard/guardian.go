@@ -20,6 +20,7 @@ type guardian struct {
 	fromKeeper     <-chan message
 	toKeeper       chan message
 	keeper         *exec.Cmd
+	cgroup         *cgroup
 
 	group    int    // process group of the command; zero while there is none
 	run      uint64 // the last command that was asked for ...
@@ -41,7 +42,7 @@ const (
 // guardMain is the whole life of a guard.
 func guardMain() error {
 	highlander := os.Getppid()
-	if err := settle(fdUp); err != nil {
+	if err := settle(fdCgroup); err != nil {
 		return err
 	}
 	asked := make(chan os.Signal, 1)
@@ -56,6 +57,7 @@ func guardMain() error {
 		highlander:     highlander,
 		fromHighlander: receive(os.NewFile(fdDown, "down")),
 		toKeeper:       make(chan message, 64),
+		cgroup:         inheritCgroup(fdCgroup),
 		alarm:          alarm,
 		patience:       time.NewTimer(keeperGrace),
 	}
@@ -64,7 +66,7 @@ func guardMain() error {
 		return fmt.Errorf("start the keeper: %w", err)
 	}
 	g.watch()
-	exterminate(g.group, session())
+	exterminate(g.group, session(), g.cgroup)
 	if !g.mayTestify() {
 		return nil
 	}
@@ -126,7 +128,7 @@ func (g *guardian) startKeeper() error {
 		return err
 	}
 	up := os.NewFile(fdUp, "up") // kept open: highlander waits for the end of it
-	g.keeper = helper(keeperMode, &syscall.SysProcAttr{Setpgid: true}, downR, up, statusW)
+	g.keeper = helper(keeperMode, &syscall.SysProcAttr{Setpgid: true}, downR, up, g.cgroup.file(), statusW)
 	if err := g.keeper.Start(); err != nil {
 		return err
 	}
@@ -182,6 +184,7 @@ func (g *guardian) orphaned() {
 // kill kills the command at a moment when the keeper does the same of its own,
 // in case that one is frozen.
 func (g *guardian) kill() {
+	_ = g.cgroup.kill()
 	killGroup(g.group, session())
 	g.patience.Reset(keeperGrace)
 }

@@ -25,12 +25,16 @@ const (
 const (
 	fdDown   = 3 // guard, keeper: messages downwards
 	fdUp     = 4 // guard, keeper: messages to highlander; ends when both are gone
-	fdStatus = 5 // keeper: the same messages to the guard
+	fdCgroup = 5 // guard, keeper: the cgroup of the command, if it has one
+	fdStatus = 6 // keeper: the same messages to the guard
 )
 
 // keeperGrace is how long the guard gives the keeper, after the command had to
 // be gone, before it takes the keeper for frozen and kills it.
 const keeperGrace = 2 * time.Second
+
+// pollInterval is how often to look whether a group is empty where nobody tells.
+const pollInterval = 10 * time.Millisecond
 
 func init() {
 	if len(os.Args) < 2 {
@@ -85,7 +89,7 @@ func requirePipes(fds ...int) {
 }
 
 // helper prepares this binary in a hidden mode, with files as descriptors 3
-// and up. Its standard streams are this process's.
+// and up; nil stands for none. Its standard streams are this process's.
 func helper(mode string, attr *syscall.SysProcAttr, files ...*os.File) *exec.Cmd {
 	cmd := exec.Command(selfPath())
 	cmd.Args = []string{os.Args[0], mode}

@@ -14,6 +14,7 @@ import (
 // turn. It runs on the main goroutine, which is wired to the main thread.
 type keeper struct {
 	up, status *sender
+	cgroup     *cgroup
 
 	state    keeperState
 	tree     *tree
@@ -49,6 +50,7 @@ func keeperMain() error {
 	k := &keeper{
 		up:     newSender(os.NewFile(fdUp, "up")),
 		status: newSender(os.NewFile(fdStatus, "status")),
+		cgroup: inheritCgroup(fdCgroup),
 		alarm:  alarm,
 		grace:  time.NewTimer(0),
 	}
@@ -93,7 +95,7 @@ func (k *keeper) exterminate() {
 	if k.state != idle {
 		group = k.tree.leader
 	}
-	exterminate(group, session())
+	exterminate(group, session(), k.cgroup)
 }
 
 func (k *keeper) handle(m message) {
@@ -125,7 +127,7 @@ func (k *keeper) start(m message) {
 		k.tell(message{Kind: msgFailed, Expired: true})
 		return
 	}
-	t, err := startTree(m)
+	t, err := startTree(m, k.cgroup)
 	if err != nil {
 		errno := syscall.EINVAL
 		errors.As(err, &errno)
@@ -133,7 +135,7 @@ func (k *keeper) start(m message) {
 		return
 	}
 	k.tree, k.state = t, running
-	k.tell(message{Kind: msgStarted, PID: t.leader})
+	k.tell(message{Kind: msgStarted, PID: t.leader, InCgroup: t.cgroup != nil})
 }
 
 // stop asks everything to end, and gives it the grace period to do so.
@@ -173,6 +175,7 @@ func (k *keeper) reap() {
 
 func (k *keeper) gone() {
 	k.grace.Stop()
+	k.cgroup.clear()
 	k.state, k.tree = idle, nil
 	// The guard may have killed the group before this alarm was heard.
 	expired := k.deadline.passed() && (k.expired || k.exit.Signal == syscall.SIGKILL)

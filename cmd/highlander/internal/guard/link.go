@@ -16,10 +16,11 @@ import (
 
 // link is one guard with its keeper, as highlander sees them.
 type link struct {
-	log   *slog.Logger
-	guard *exec.Cmd
-	down  *sender // guarded by Guard.mu
-	up    *os.File
+	log    *slog.Logger
+	guard  *exec.Cmd
+	cgroup *cgroup // of the commands; may be nil
+	down   *sender // guarded by Guard.mu
+	up     *os.File
 
 	// events is closed, and so is done, when guard and keeper are gone and
 	// whatever they ran with them.
@@ -29,6 +30,7 @@ type link struct {
 	mu        sync.Mutex
 	keeper    *os.Process // from when it is ready to when it is gone
 	keeperPID int
+	group     int  // process group of the command, as far as reported; zero while there is none
 	closing   bool // its end is no surprise
 	killed    bool // the guard was killed
 }
@@ -36,7 +38,7 @@ type link struct {
 var errNotReady = errors.New("it ended before it was ready")
 
 // dial starts a guard and a keeper, and waits until they are ready.
-func dial(ctx context.Context, log *slog.Logger) (*link, error) {
+func dial(ctx context.Context, log *slog.Logger, noCgroup bool) (*link, error) {
 	downR, downW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -56,13 +58,17 @@ func dial(ctx context.Context, log *slog.Logger) (*link, error) {
 		events: make(chan message, 16),
 		done:   make(chan struct{}),
 	}
-	l.guard = helper(guardMode, &syscall.SysProcAttr{Setsid: true}, downR, upW)
+	if !noCgroup {
+		l.cgroup = newCgroup(log)
+	}
+	l.guard = helper(guardMode, &syscall.SysProcAttr{Setsid: true}, downR, upW, l.cgroup.file())
 	if isTerminal(os.Stdin) {
 		l.guard.Stdin = nil // the null device
 	}
 	if err := l.guard.Start(); err != nil {
 		downW.Close()
 		upR.Close()
+		l.cgroup.remove()
 		return nil, err
 	}
 	ready := make(chan error, 1)
@@ -86,8 +92,8 @@ func dial(ctx context.Context, log *slog.Logger) (*link, error) {
 func (l *link) read(ready chan<- error) {
 	defer close(l.events)
 	defer close(l.done) // first, so that whoever misses it in events finds it here
-	group, err := l.relay(ready)
-	sweep(group, l.guard.Process.Pid)
+	err := l.relay(ready)
+	sweep(l.groupLeft(), l.guard.Process.Pid, l.cgroup)
 	_ = l.guard.Wait() // however it ended
 	_ = l.down.pipe.Close()
 	_ = l.up.Close()
@@ -102,8 +108,8 @@ func (l *link) read(ready chan<- error) {
 	}
 }
 
-// relay returns when the pipe ends, with the process group that may be left.
-func (l *link) relay(ready chan<- error) (group int, err error) {
+// relay returns when the pipe ends.
+func (l *link) relay(ready chan<- error) error {
 	dec := gob.NewDecoder(l.up)
 	for {
 		var m message
@@ -112,19 +118,39 @@ func (l *link) relay(ready chan<- error) (group int, err error) {
 			case ready <- errNotReady:
 			default:
 			}
-			return group, err
+			return err
 		}
 		switch m.Kind {
 		case msgReady:
 			ready <- l.meet(m.PID)
 			continue
 		case msgStarted:
-			group = m.PID
+			l.setGroup(m.PID)
 		case msgGone:
-			group = 0
+			l.setGroup(0)
 		}
 		l.events <- m
 	}
+}
+
+func (l *link) setGroup(group int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.group = group
+}
+
+// groupLeft returns the process group of which something may be left.
+func (l *link) groupLeft() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.group
+}
+
+// killCommand kills the command at a moment when guard and keeper do the same of
+// their own, in case that both are frozen.
+func (l *link) killCommand() {
+	_ = l.cgroup.kill()
+	killGroup(l.groupLeft(), l.guard.Process.Pid)
 }
 
 // meet takes hold of the keeper: on Linux of the process, not just its number.

@@ -27,6 +27,8 @@ import (
 const (
 	commandMode    = "__command"
 	highlanderMode = "__highlander"
+
+	noCgroupEnv = "HIGHLANDER_TEST_NO_CGROUP" // set: guards make no cgroup
 )
 
 func TestMain(m *testing.M) {
@@ -69,7 +71,7 @@ func newHall(t testing.TB) *hall {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	h := &hall{path: filepath.Join(dir, "s"), joined: make(chan *member, 64)}
+	h := &hall{path: filepath.Join(dir, "s"), joined: make(chan *member, 1024)}
 	ln, err := net.Listen("unix", h.path)
 	if err != nil {
 		t.Fatal(err)
@@ -198,6 +200,10 @@ func (a actor) play(words []string) {
 			if a.isParent {
 				os.Exit(n)
 			}
+		case "fork-hop":
+			a.fork([]string{"hop"}, &syscall.SysProcAttr{Setsid: true})
+		case "hop":
+			a.hop()
 		case "join":
 			a.join()
 		case "become-root":
@@ -235,6 +241,14 @@ func (a *actor) fork(words []string, attr *syscall.SysProcAttr) {
 	if err := child.Start(); err != nil {
 		panic(err)
 	}
+}
+
+// hop joins, forks into a new session and exits, and so does the child, for as
+// long as the test goes on.
+func (a *actor) hop() {
+	a.join()
+	a.fork([]string{"hop"}, &syscall.SysProcAttr{Setsid: true})
+	os.Exit(0)
 }
 
 func (a *actor) join() {
@@ -380,7 +394,7 @@ func highlanderMain() {
 	if err := json.Unmarshal([]byte(os.Getenv("COMMAND")), &c); err != nil {
 		panic(err)
 	}
-	g, err := Start(contextOfTests, Options{Logger: discard})
+	g, err := Start(contextOfTests, testOptions())
 	if err != nil {
 		panic(err)
 	}

@@ -26,6 +26,7 @@ type message struct {
 	Deadline instant        // msgDeadline: when to kill; zero for never
 	Signal   syscall.Signal // msgSignal; msgExited: what killed it
 	PID      int            // msgReady: the keeper; msgStarted: the command, and its group
+	InCgroup bool           // msgStarted: the command has a cgroup of its own
 	Errno    syscall.Errno  // msgFailed
 	Code     int            // msgExited
 	Expired  bool           // msgGone: killed at the deadline; msgFailed: too late to start

@@ -17,28 +17,41 @@ import (
 // children are the main process and every process that lost its parent. One
 // that has ended is known to have left nothing behind when there are none.
 type tree struct {
-	leader     int  // main process and process group
-	ended      bool // the main process was reaped: its number may be reused
+	cgroup     *cgroup // that the main process was started in; may be nil
+	leader     int     // main process and process group
+	ended      bool    // the main process was reaped: its number may be reused
+	childless  bool    // so far as reap has seen
 	terminated bool
 	told       map[int]bool // processes outside the group that got a SIGTERM
 }
 
-// startTree forks the command. The keeper's main thread calls it.
-func startTree(m message) (*tree, error) {
-	pid, _, err := syscall.StartProcess(m.Path, m.Args, &syscall.ProcAttr{
-		Dir:   m.Dir,
-		Env:   m.Env,
-		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
-	})
+// startTree forks the command, into c if that can be done. The keeper's main
+// thread calls it.
+func startTree(m message, c *cgroup) (*tree, error) {
+	attr := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if c != nil {
+		if leave, err := c.enter(attr, m.Run); err != nil {
+			c = nil
+		} else {
+			defer leave()
+		}
+	}
+	pid, _, err := syscall.StartProcess(m.Path, m.Args, &syscall.ProcAttr{Dir: m.Dir, Env: m.Env, Files: []uintptr{0, 1, 2}, Sys: attr})
 	if err != nil {
+		c.clear()
 		return nil, err
 	}
-	return &tree{leader: pid, told: make(map[int]bool)}, nil
+	return &tree{cgroup: c, leader: pid, told: make(map[int]bool)}, nil
 }
 
-// poll is for systems that do not say when an orphan ends.
-func (t *tree) poll() <-chan time.Time { return nil }
+// poll says when to look again: nobody tells when a process ends that was put
+// into the cgroup from elsewhere.
+func (t *tree) poll() <-chan time.Time {
+	if t == nil || !t.childless {
+		return nil
+	}
+	return time.After(pollInterval)
+}
 
 // reap buries the dead. It says, once, how the main process ended, and whether
 // anybody is left.
@@ -49,8 +62,10 @@ func (t *tree) reap() (exit Exit, ended, left bool) {
 		switch {
 		case err == unix.EINTR:
 		case err != nil: // no children
-			return exit, ended, false
+			t.childless = true
+			return exit, ended, t.cgroup.populated()
 		case pid == 0:
+			t.childless = false
 			return exit, ended, true
 		case pid == t.leader && !t.ended:
 			t.ended, ended = true, true
@@ -88,19 +103,23 @@ func (t *tree) terminate() {
 	}
 }
 
-// kill kills the group, and the orphans outside of it. It is called again when
-// one of them has ended, for then others become orphans.
+// kill kills the cgroup, and where there is none the group and the orphans
+// outside of it. It is called again when one of them has ended, for then others
+// become orphans.
 func (t *tree) kill() {
+	_ = t.cgroup.kill()
 	t.signal(unix.SIGKILL)
 	for _, p := range children() {
 		_ = unix.Kill(p.pid, unix.SIGKILL)
 	}
 }
 
-// exterminate kills group and every child of this process until none is left,
-// those that become its children meanwhile included. Looking for them takes
-// longer than most of them take to die, so it is done beside the waiting.
-func exterminate(group, session int) {
+// exterminate kills group, what is in c, and every child of this process until
+// none is left, those that become its children meanwhile included. Looking for
+// them takes longer than most of them take to die, so it is done beside the
+// waiting. It removes c.
+func exterminate(group, session int, c *cgroup) {
+	_ = c.kill()
 	x := &execution{group: group, session: session, more: make(chan struct{}, 1)}
 	over, cancel := context.WithCancel(context.Background())
 	var killing sync.WaitGroup
@@ -114,6 +133,8 @@ func exterminate(group, session int) {
 	}
 	cancel()
 	killing.Wait()
+	c.exterminate()
+	c.remove()
 }
 
 // execution is the end of a process group of session, and of all children of
@@ -170,9 +191,10 @@ func (x *execution) kill(p process) {
 }
 
 // sweep does so for highlander, to which what is left falls when guard and
-// keeper are both dead: it kills group, and the orphans that are in the dead
-// guard's session, so as to touch no other children of this process.
-func sweep(group, guard int) {
+// keeper are both dead. It touches no other children of this process than those
+// in c or in the dead guard's session.
+func sweep(group, guard int, c *cgroup) {
+	_ = c.kill()
 	killGroup(group, guard)
 	// The guard's pipe ends a moment before its children fall to this process.
 	// It stays a zombie, so that its number, the session's, is not reused.
@@ -181,7 +203,7 @@ func sweep(group, guard int) {
 	for {
 		swept := false
 		for _, p := range children() {
-			if p.session != guard || p.pid == guard {
+			if p.pid == guard || p.session != guard && !c.contains(p.pid) {
 				continue
 			}
 			swept = true
@@ -189,9 +211,11 @@ func sweep(group, guard int) {
 			bury(p.pid)
 		}
 		if !swept {
-			return
+			break
 		}
 	}
+	c.exterminate()
+	c.remove()
 }
 
 // bury waits for a child of this process.

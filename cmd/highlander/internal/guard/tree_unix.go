@@ -9,18 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pollInterval is how often to look whether a group is empty: orphans fall to
-// init, and nobody tells when they end.
-const pollInterval = 10 * time.Millisecond
-
 // tree is a command and all it forks: its process group.
 type tree struct {
 	leader     int  // main process and process group
 	ended      bool // the main process was reaped
 	terminated bool
+	cgroup     *cgroup // nil
 }
 
-func startTree(m message) (*tree, error) {
+func startTree(m message, _ *cgroup) (*tree, error) {
 	pid, _, err := syscall.StartProcess(m.Path, m.Args, &syscall.ProcAttr{
 		Dir:   m.Dir,
 		Env:   m.Env,
@@ -73,7 +70,7 @@ func (t *tree) kill() { t.signal(unix.SIGKILL) }
 
 // exterminate kills group, waits for the children of this process and returns
 // when the group is empty.
-func exterminate(group, session int) {
+func exterminate(group, session int, _ *cgroup) {
 	killGroup(group, session)
 	for {
 		if _, err := unix.Wait4(-1, nil, 0, nil); err == unix.ECHILD {
@@ -84,7 +81,7 @@ func exterminate(group, session int) {
 }
 
 // sweep does so for highlander when guard and keeper are both dead.
-func sweep(group, _ int) {
+func sweep(group, _ int, _ *cgroup) {
 	killGroup(group, 0)
 	awaitGroup(group)
 }
