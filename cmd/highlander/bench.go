@@ -89,8 +89,8 @@ func checkOnly(only []string, at endpoint) error {
 			return usageErrorf("--only %q: %s are allowed", name, strings.Join(measureNames(), ", "))
 		case measurements()[i].own && at.url != "":
 			return usageErrorf("--only %s needs a cluster of its own; leave %s out", name, at.source)
-		case name == "freeze" && !canFreeze:
-			return usageErrorf("--only freeze: there is no SIGSTOP on this system")
+		case measurements()[i].signals && !canFreeze:
+			return usageErrorf("--only %s: there is no SIGSTOP on this system", name)
 		}
 	}
 	return nil
@@ -109,6 +109,7 @@ type measurement struct {
 	what    string
 	slow    bool // rounds / slowestShare
 	own     bool // only in a cluster of the bench's own
+	signals bool // only where there is SIGSTOP
 	measure func(b *bench, ctx context.Context, rounds int) ([]result, error)
 }
 
@@ -116,8 +117,10 @@ func measurements() []measurement {
 	return []measurement{
 		{name: "graceful", what: "graceful hand-over, one id: child returned -> running elsewhere", measure: (*bench).graceful},
 		{name: "kill", what: "kill -9, one id: signal sent -> running elsewhere", measure: (*bench).killed},
-		{name: "freeze", what: "SIGSTOP of the holder: signal sent -> running elsewhere", slow: true, measure: (*bench).frozen},
+		{name: "freeze", what: "SIGSTOP of the holder: signal sent -> running elsewhere", slow: true, signals: true, measure: (*bench).frozen},
 		{name: "split", what: "netsplit: healed -> one left", slow: true, own: true, measure: (*bench).healed},
+		{name: "quorum-kill", what: fmt.Sprintf("kill -9 of highlander run, quorum 2 of 3, TTL %v: signal sent -> command running elsewhere, by the guard's certificate", runTTL), slow: true, own: true, signals: true, measure: (*bench).quorumKill},
+		{name: "quorum-kill-guard", what: "the same for highlander and its guard at once: nobody certifies it", slow: true, own: true, signals: true, measure: (*bench).quorumKillBoth},
 		{name: "1000", what: "1,000 ids", slow: true, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 1000) }},
 		{name: "10000", what: "10,000 ids", slow: true, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 10000) }},
 		{name: "idle", what: "idle node holding 10,000 ids", measure: func(b *bench, ctx context.Context, _ int) ([]result, error) { return b.idle(ctx) }},
@@ -136,7 +139,7 @@ func measureNames() []string {
 func (b *bench) run(ctx context.Context, only []string) (*report, error) {
 	rep := &report{Machine: machine(), Version: version(), Cluster: b.url}
 	for _, m := range measurements() {
-		if len(only) > 0 && !slices.Contains(only, m.name) || m.own && b.url != "" || m.name == "freeze" && !canFreeze {
+		if len(only) > 0 && !slices.Contains(only, m.name) || m.own && b.url != "" || m.signals && !canFreeze {
 			continue
 		}
 		rounds := b.rounds

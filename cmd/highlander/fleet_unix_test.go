@@ -117,6 +117,23 @@ func TestBenchReportsSaneFigures(t *testing.T) {
 	}
 }
 
+// The guard's certificate is faster than the TTL, and without a guard that has to
+// pass.
+func TestBenchKillsHighlanderRunInQuorumMode(t *testing.T) {
+	t.Parallel()
+	bench := start(t, "bench", "--rounds", "1", "--only", "quorum-kill,quorum-kill-guard", "--json")
+	bench.exits(0)
+	var rep report
+	must(t, json.Unmarshal([]byte(bench.stdout.all()), &rep))
+	if len(rep.Results) != 2 {
+		t.Fatalf("there are results for %v", rep.Results)
+	}
+	certified, alone := rep.Results[0], rep.Results[1]
+	if certified.Rounds != 3 || certified.Min <= 0 || certified.Median >= alone.Median || alone.Min < runTTL/2 {
+		t.Errorf("the figures make no sense: %+v", rep.Results)
+	}
+}
+
 func TestBenchSaysHowItMeasures(t *testing.T) {
 	t.Parallel()
 	bench := start(t, "bench", "--rounds", "1", "--only", "graceful")
