@@ -29,7 +29,8 @@ type agent struct {
 	expiry  expiry
 	quorum  quorumLog
 	leases  map[claims.Claim]*lease
-	nodes   map[claims.Node]*node     // known to memberlist, this one not
+	nodes   map[claims.Node]*node // known to memberlist, this one not
+	mortals map[claims.Node]*mortal
 	left    map[claims.Node]*leftNode // that were, a short while ago; in quorum mode
 	outbox  []claims.Node             // scratch of flush
 	quiet   []chan struct{}           // closed when all that there was to say is said
@@ -53,7 +54,7 @@ type agent struct {
 	hlc     claims.HLC // for the exchange at join
 	met     bool       // a clock was exchanged
 	members []Member
-	changed chan struct{} // closed when members changes
+	changed chan struct{} // closed when members or the keys change
 }
 
 // instant reads both clocks.
@@ -62,7 +63,7 @@ func (a *agent) instant() claims.Instant { return claims.Instant{Wall: time.Now(
 func newAgent(c *Cluster, cfg claims.Config) *agent {
 	a := &agent{
 		c: c, log: c.log, self: cfg.Self, up: boottime.Now,
-		leases: map[claims.Claim]*lease{}, nodes: map[claims.Node]*node{}, left: map[claims.Node]*leftNode{},
+		leases: map[claims.Claim]*lease{}, nodes: map[claims.Node]*node{}, left: map[claims.Node]*leftNode{}, mortals: map[claims.Node]*mortal{},
 		heard:  map[claims.Node]*replayWindow{},
 		inputs: make(chan func(claims.Instant)), stopped: make(chan struct{}), quit: make(chan struct{}),
 		wake: make(chan struct{}, 1), changed: make(chan struct{}),
@@ -99,6 +100,7 @@ func (a *agent) run() {
 	defer tick.Stop()
 	defer a.confirm.Stop()
 	defer a.expiry.alarm.Stop()
+	_, keysChanged := a.c.keys.current()
 	for {
 		select {
 		case input := <-a.inputs:
@@ -112,6 +114,11 @@ func (a *agent) run() {
 			a.repeatLost()
 		case <-a.expiry.alarm.C:
 			a.take(func(claims.Instant) {}) // the time it is may be news enough
+		case <-keysChanged:
+			_, keysChanged = a.c.keys.current()
+			a.mu.Lock()
+			a.announce() // the certificate is another
+			a.mu.Unlock()
 		case <-a.quit:
 			a.end()
 			return

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,8 @@ type Cluster struct {
 	addr string
 	meta nodeMeta // of this node
 	log  *slog.Logger
+
+	secret [32]byte // behind meta.certificate
 
 	agent     *agent
 	list      *memberlist.Memberlist
@@ -95,6 +98,10 @@ func open(cfg Config) (*Cluster, error) {
 	incarnation := binary.BigEndian.Uint64(seed[:])
 	name := joinName(cfg.Name, incarnation)
 	c := &Cluster{cfg: cfg, name: name, meta: cfg.meta(), log: cfg.Logger.With("node", name)}
+	if !cfg.Observer {
+		c.secret = newSecret()
+		c.meta.certificate = sha256.Sum256(c.secret[:])
+	}
 	c.dropped = &dropLog{log: c.log}
 	var err error
 	if c.keys, err = newKeys(cfg, c.log); err != nil {
@@ -109,11 +116,12 @@ func open(cfg Config) (*Cluster, error) {
 		inner = net
 	}
 	c.traps = &tripwire{label: cfg.Label, self: name, watchers: map[string]*watcher{}}
-	c.transport = newMuxTransport(inner, c.traps.serve, c.dropped.count)
-	c.traps.dial = c.transport.DialAddressTimeout
 	c.agent = newAgent(c, cfg.claims(incarnation))
 	c.traps.gone = c.agent.processGone
+	c.transport = newMuxTransport(inner, headerRules{cfg.Label, c.keys.ring != nil}, c.traps.serve, c.takeCertificate, c.dropped.count)
+	c.traps.dial = c.transport.DialAddressTimeout
 	if c.list, err = memberlist.Create(c.memberlistConfig()); err != nil {
+		close(c.agent.stopped) // it was never started
 		c.transport.Shutdown()
 		return nil, fmt.Errorf("gossip: start membership: %w", err)
 	}

@@ -25,7 +25,8 @@ func votersByName(members []Member) (count int) {
 // with the names of the voters.
 type quorumLog struct {
 	phase   quorumPhase
-	trouble int // ticks for which there has been some
+	votes   bool // this node does, as it was told
+	trouble int  // ticks for which there has been some
 	logged  throttle
 }
 
@@ -61,9 +62,14 @@ func (a *agent) logQuorum(inView int) {
 	}
 }
 
-// tickQuorum tells, once in a while, what is wrong with the names of the voters.
+// tickQuorum tells when this node votes, after which another one may be restarted,
+// and once in a while what is wrong with the names of the voters.
 func (a *agent) tickQuorum() {
 	q := &a.quorum
+	if votes := a.machine.Votes(); votes && !q.votes {
+		q.votes = true
+		a.log.Info("this node votes from now on")
+	}
 	shared, excess := a.machine.Shared(), a.machine.Excess()
 	if len(shared) == 0 && len(excess) == 0 {
 		q.trouble = 0

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"crypto/sha256"
 	"reflect"
 	"sync"
 	"time"
@@ -148,3 +149,36 @@ func Fingerprint(key []byte) string { return fingerprint(key) }
 
 // Keys returns the keys of c, and a channel that is closed when they change.
 func (c *Cluster) Keys() ([][]byte, <-chan struct{}) { return c.keys.current() }
+
+// Forge makes a death certificate's frame; without keys it is not encrypted.
+func Forge(label, node string, secret [32]byte, keys ...[]byte) []byte {
+	return certificate{label, claims.Node(Incarnation(node)), secret}.frame(keys)
+}
+
+// Secret is what c's death certificate proves to know.
+func (c *Cluster) Secret() [32]byte { return c.secret }
+
+// CertificateByte is the first byte of a stream with a death certificate.
+const CertificateByte = certificateByte
+
+// MetaWith is memberlist's meta of a voter with that secret.
+func MetaWith(secret [32]byte) string {
+	return string(nodeMeta{certificate: sha256.Sum256(secret[:])}.append(nil))
+}
+
+// Reencode reads the body of a death certificate and makes a frame of it, if it is
+// one.
+func Reencode(body []byte, label string) (frame []byte, ok bool) {
+	d, err := openCertificate(body, label, nil)
+	return d.frame(nil), err == nil
+}
+
+// MetaOf returns the meta that memberlist has of a live node.
+func (c *Cluster) MetaOf(node string) string {
+	for _, n := range c.list.Members() {
+		if n.Name == node {
+			return string(n.Meta)
+		}
+	}
+	return ""
+}

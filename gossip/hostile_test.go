@@ -63,6 +63,9 @@ var streamGarbage = []struct {
 	{"tripwire for somebody else", "t\x0a\x05highlanderother", true},
 	{"tripwire, truncated", "t\xff\xffhigh", true},
 	{"tripwire byte alone", "t", true},
+	{"death certificate, truncated", "d\x00\x40abc", false},
+	{"death certificate, huge", "d\xff\xff", false},
+	{"death certificate's byte alone", "d", false},
 }
 
 // victims opens two nodes, one of which holds an id.
@@ -174,7 +177,7 @@ func TestRandomBytesAreDropped(t *testing.T) {
 	t.Parallel()
 	w, nodes, l := victims(t)
 	random := rand.New(rand.NewPCG(1, 2))
-	for _, start := range []string{"", "t", "\xf4", label, label + "\x00", label + "\x01", label + "\x02", label + "\x03", label + "\x04",
+	for _, start := range []string{"", "t", "d", "d\x00\x40", "\xf4", label, label + "\x00", label + "\x01", label + "\x02", label + "\x03", label + "\x04",
 		label + "\x05", label + "\x06", label + "\x07", label + "\x08", label + "\x09", label + "\x0a", label + "\x0b", label + "\x0c",
 		label + "\x08c\x01", label + "\x08p\x01", label + "\x08d", label + "\x08a"} {
 		for _, size := range []int{0, 1, 7, 60, 1400, 60000} {
@@ -195,7 +198,7 @@ func TestSlowAndSilentStreams(t *testing.T) {
 	t.Parallel()
 	w, nodes, l := victims(t)
 	var conns []net.Conn
-	for _, start := range []string{"", "\xf4", label, label + "\x06", label + "\x08\x81", "t", "t\x0a\x20"} {
+	for _, start := range []string{"", "\xf4", label, label + "\x06", label + "\x08\x81", "t", "t\x0a\x20", "d", "d\x00\x40"} {
 		for range 20 {
 			conn := dial(t, nodes[0])
 			defer conn.Close()
@@ -209,16 +212,24 @@ func TestSlowAndSilentStreams(t *testing.T) {
 	}
 }
 
-func TestTooManyStreamsAreRefused(t *testing.T) {
+// However many streams say nothing, a new one that has something to say gets in.
+func TestSilentStreamsArePushedOut(t *testing.T) {
 	t.Parallel()
 	w, nodes, l := victims(t)
 	before := nodes[0].Dropped()
 	for end := time.Now().Add(patience); nodes[0].Dropped() == before; { // on a slow machine, the first ones are hung up on by then
 		if time.Now().After(end) {
-			t.Fatal("no stream is refused")
+			t.Fatal("no stream is pushed out")
 		}
 		conn := dial(t, nodes[0])
 		defer conn.Close()
+	}
+	conn := dial(t, nodes[0])
+	defer conn.Close()
+	conn.Write(gossip.Question(gossip.DefaultLabel, nodes[0].Node()))
+	answer := make([]byte, 1)
+	if _, err := io.ReadFull(conn, answer); err != nil || answer[0] != 'y' {
+		t.Errorf("the newest stream is answered %q, %v", answer, err)
 	}
 	w.unharmed(nodes, l)
 }
@@ -442,10 +453,15 @@ func deadMessage(name string, incarnation byte) string {
 
 // aliveMessage is memberlist's message about a live node, in msgpack.
 func aliveMessage(name, ip string, port uint16) string {
+	return aliveMessageOf(name, ip, port, 1, gossip.VoterMeta)
+}
+
+// aliveMessageOf is aliveMessage with memberlist's incarnation and a meta.
+func aliveMessageOf(name, ip string, port uint16, incarnation byte, meta string) string {
 	return "\x86" +
-		text("Incarnation") + "\x01" + text("Node") + text(name) + text("Addr") + text(ip) +
+		text("Incarnation") + string([]byte{incarnation}) + text("Node") + text(name) + text("Addr") + text(ip) +
 		text("Port") + "\xcd" + string(binary.BigEndian.AppendUint16(nil, port)) +
-		text("Meta") + text(gossip.VoterMeta) + text("Vsn") + text("\x01\x05\x05\x00\x00\x00")
+		text("Meta") + text(meta) + text("Vsn") + text("\x01\x05\x05\x00\x00\x00")
 }
 
 // FuzzReceive: whatever reaches a node behind the key and the label, it goes on.

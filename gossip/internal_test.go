@@ -67,7 +67,7 @@ func FuzzQuestion(f *testing.F) {
 		here, there := net.Pipe()
 		served := make(chan struct{})
 		go func() {
-			w.serve(there)
+			w.serve(there, func() error { return nil })
 			close(served)
 		}()
 		go func() {

@@ -6,3 +6,5 @@ const (
 	manyNodes = 50
 	manyIDs   = 5000
 )
+
+const raceEnabled = false

@@ -8,3 +8,5 @@ const (
 	manyNodes = 15
 	manyIDs   = 500
 )
+
+const raceEnabled = true

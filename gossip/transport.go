@@ -1,12 +1,11 @@
 package gossip
 
 import (
+	"container/list"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
-	"math"
 	"net"
 	"net/netip"
 	"strconv"
@@ -24,14 +23,8 @@ const (
 
 	freePortTries = 10 // a port that is free for TCP may be taken for UDP
 
-	firstByteTimeout = 2 * time.Second
-	sendTimeout      = 5 * time.Second // for a message on a stream
-
-	// What strangers may take up. memberlist's streams last for seconds, those
-	// of the tripwire for as long as a node does.
-	maxInboundStreams   = 512
-	maxInboundTripwires = 1024
-	maxStream           = 4 << 20 // bytes read from one stream
+	headerTimeout = 2 * time.Second // to say what a stream is for
+	sendTimeout   = 5 * time.Second // for a message on a stream
 )
 
 // bind opens the network as cfg says.
@@ -70,14 +63,20 @@ func bindTo(addr string, logger *log.Logger) (*memberlist.NetTransport, error) {
 	return t, nil
 }
 
-// muxTransport lets the tripwire share the port with memberlist: it looks at
-// the first byte of each stream that comes in. It bounds what streams take up,
+// muxTransport lets the tripwire and death certificates share the port with
+// memberlist: it looks at the first byte of each stream that comes in. It bounds what streams take up,
 // and ends all of them in Shutdown.
 type muxTransport struct {
 	memberlist.NodeAwareTransport
-	tripwire func(net.Conn) // serves a stream that starts with tripwireByte; closes it
-	streams  chan net.Conn  // to memberlist
-	refused  func(reason string)
+	header  headerRules
+	refused func(reason string)
+	streams chan net.Conn // to memberlist
+
+	// tripwire serves a stream that starts with tripwireByte, and closes it. It
+	// calls admit before it keeps the stream.
+	tripwire func(c net.Conn, admit func() error)
+
+	certificate func(c net.Conn) // serves a stream that starts with certificateByte, and closes it
 
 	dialing    context.Context // ends with hangUp
 	endDialing context.CancelFunc
@@ -86,15 +85,14 @@ type muxTransport struct {
 	serving    sync.WaitGroup
 
 	mu    sync.Mutex
-	open  map[*trackedConn]struct{}
-	count [tripwireStream + 1]int // of open, by kind
+	open  [tripwireStream + 1]list.List // of *trackedConn, by kind, the oldest first
+	bytes int                           // that the streams which came in have charged
 }
 
-func newMuxTransport(inner memberlist.NodeAwareTransport, tripwire func(net.Conn), refused func(string)) *muxTransport {
+func newMuxTransport(inner memberlist.NodeAwareTransport, header headerRules, tripwire func(net.Conn, func() error), certificate func(net.Conn), refused func(string)) *muxTransport {
 	t := &muxTransport{
-		NodeAwareTransport: inner, tripwire: tripwire, refused: refused,
+		NodeAwareTransport: inner, header: header, tripwire: tripwire, certificate: certificate, refused: refused,
 		streams: make(chan net.Conn), stopping: make(chan struct{}), stopped: make(chan struct{}),
-		open: map[*trackedConn]struct{}{},
 	}
 	t.dialing, t.endDialing = context.WithCancel(context.Background())
 	t.serving.Go(t.accept)
@@ -124,7 +122,7 @@ func (t *muxTransport) DialAddressTimeout(a memberlist.Address, timeout time.Dur
 		return nil, err
 	}
 	conn.SetDeadline(time.Now().Add(sendTimeout))
-	c := &trackedConn{Conn: conn, t: t, left: math.MaxInt}
+	c := &trackedConn{Conn: conn, t: t}
 	if err := t.track(c, dialedStream); err != nil {
 		return nil, err
 	}
@@ -148,10 +146,14 @@ func (t *muxTransport) hangUp() {
 	t.endDialing()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for c := range t.open {
-		if c.kind == dialedStream {
-			c.Conn.Close()
-		}
+	t.hangUpAll(dialedStream)
+}
+
+// hangUpAll closes all streams of a kind; t.mu is held. They are forgotten when
+// those who have them close them.
+func (t *muxTransport) hangUpAll(kind streamKind) {
+	for e := t.open[kind].Front(); e != nil; e = e.Next() {
+		e.Value.(*trackedConn).Conn.Close()
 	}
 }
 
@@ -169,8 +171,8 @@ func (t *muxTransport) Shutdown() error {
 	err := t.NodeAwareTransport.Shutdown()
 	close(t.stopped)
 	t.mu.Lock()
-	for c := range t.open {
-		c.Conn.Close()
+	for kind := range t.open {
+		t.hangUpAll(streamKind(kind))
 	}
 	t.mu.Unlock()
 	t.serving.Wait()
@@ -192,7 +194,7 @@ func (t *muxTransport) accept() {
 	for {
 		select {
 		case conn := <-t.NodeAwareTransport.StreamCh():
-			c := &trackedConn{Conn: conn, t: t, left: maxStream}
+			c := &trackedConn{Conn: conn, t: t, inbound: true}
 			if t.track(c, inboundStream) == nil {
 				t.serving.Go(func() { t.dispatch(c) })
 			}
@@ -202,97 +204,37 @@ func (t *muxTransport) accept() {
 	}
 }
 
-// dispatch finds out whose stream c is.
+// dispatch finds out whose stream c is. It reads the header of what is for
+// memberlist, so that a stranger gets no further.
 func (t *muxTransport) dispatch(c *trackedConn) {
+	c.SetReadDeadline(time.Now().Add(headerTimeout))
 	var first [1]byte
-	c.SetReadDeadline(time.Now().Add(firstByteTimeout))
 	if _, err := io.ReadFull(c, first[:]); err != nil {
 		c.Close()
 		return
 	}
-	c.SetReadDeadline(time.Time{})
-	if first[0] == tripwireByte {
-		if t.track(c, tripwireStream) == nil {
-			t.tripwire(c)
-		}
+	switch first[0] {
+	case tripwireByte:
+		t.tripwire(c, func() error { return t.track(c, tripwireStream) })
+		return
+	case certificateByte:
+		t.certificate(c)
 		return
 	}
-	c.first = first[:]
+	head, size, err := t.header.read(first[0], c)
+	if err != nil {
+		if !t.wasPushedOut(c) { // else it was told
+			t.refused(fmt.Sprintf("%v from=%v", err, c.RemoteAddr()))
+		}
+		c.Close()
+		return
+	}
+	c.pay(size)
+	c.head = head
+	c.SetReadDeadline(time.Time{})
 	select {
 	case t.streams <- c:
 	case <-t.stopping:
 		c.Close()
 	}
-}
-
-type streamKind int
-
-const (
-	dialedStream streamKind = iota + 1
-	inboundStream
-	tripwireStream
-)
-
-var (
-	errStopping       = errors.New("the transport was shut down")
-	errTooManyStreams = errors.New("too many streams")
-	errStreamTooLong  = fmt.Errorf("a stream of more than %d bytes", maxStream)
-)
-
-// track makes c known, as a stream of a kind, until it is closed. If there can
-// be no more of them it closes c and returns why.
-func (t *muxTransport) track(c *trackedConn, kind streamKind) error {
-	t.mu.Lock()
-	if c.kind != 0 {
-		t.count[c.kind]--
-	}
-	c.kind = kind
-	t.count[kind]++
-	t.open[c] = struct{}{}
-	count, stopping := t.count[kind], t.isStopping()
-	t.mu.Unlock()
-	switch {
-	case stopping, kind == dialedStream && t.dialing.Err() != nil:
-		c.Close()
-		return errStopping
-	case kind == inboundStream && count > maxInboundStreams, kind == tripwireStream && count > maxInboundTripwires:
-		c.Close()
-		t.refused(errTooManyStreams.Error())
-		return errTooManyStreams
-	}
-	return nil
-}
-
-// trackedConn reads a limited number of bytes, the first of which it may give
-// back, and is known to its transport until it is closed.
-type trackedConn struct {
-	net.Conn
-	t     *muxTransport
-	kind  streamKind // guarded by t.mu
-	first []byte     // read already
-	left  int        // bytes
-}
-
-func (c *trackedConn) Read(b []byte) (int, error) {
-	if len(c.first) > 0 {
-		n := copy(b, c.first)
-		c.first = c.first[n:]
-		return n, nil
-	}
-	if c.left <= 0 {
-		return 0, errStreamTooLong
-	}
-	n, err := c.Conn.Read(b[:min(len(b), c.left)])
-	c.left -= n
-	return n, err
-}
-
-func (c *trackedConn) Close() error {
-	c.t.mu.Lock()
-	if _, open := c.t.open[c]; open {
-		delete(c.t.open, c)
-		c.t.count[c.kind]--
-	}
-	c.t.mu.Unlock()
-	return c.Conn.Close()
 }

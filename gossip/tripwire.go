@@ -185,9 +185,9 @@ func question(label, name string) []byte {
 	return append(append(q, label...), name...)
 }
 
-// serve answers a stream whose first byte was tripwireByte, and keeps it open
-// for as long as the other side does.
-func (w *tripwire) serve(conn net.Conn) {
+// serve answers a stream whose first byte was tripwireByte. If it asks for this
+// node, and admit allows it, it stays open for as long as the other side has it.
+func (w *tripwire) serve(conn net.Conn, admit func() error) {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(tripwireTimeout))
 	var lengths [2]byte
@@ -200,6 +200,9 @@ func (w *tripwire) serve(conn net.Conn) {
 	}
 	if string(text[:lengths[0]]) != w.label || string(text[lengths[0]:]) != w.self {
 		conn.Write([]byte{tripwireNo})
+		return
+	}
+	if admit() != nil {
 		return
 	}
 	if _, err := conn.Write([]byte{tripwireYes}); err != nil {

@@ -46,6 +46,7 @@ const (
 	nodeDoubted            // in view, but memberlist has given it up, or has heard that somebody did; it is asked
 	nodeDeparted           // out of view, as somebody says that its process is gone; it is asked
 	nodeLeaving            // out of view, as it has said goodbye
+	nodeDead               // out of view for good, by its death certificate
 )
 
 const (
@@ -68,6 +69,9 @@ func (a *agent) nodeJoined(now claims.Instant, list memberlist.Node) {
 		}
 		return
 	}
+	if a.meet(claims.Node(incarnation), list.Name, meta.certificate).dead {
+		return // memberlist has not noticed yet, or was told by somebody who has not
+	}
 	n := &node{
 		id: claims.Node(incarnation), name: list.Name, voter: voter, addr: list.Address(), list: list, new: newTicks,
 		meta: meta,
@@ -88,7 +92,7 @@ func (a *agent) nodeJoined(now claims.Instant, list memberlist.Node) {
 func (a *agent) tellGone(n *node) {
 	n.new--
 	for _, other := range a.nodes {
-		if other.phase == nodeDeparted && other != n {
+		if (other.phase == nodeDeparted || other.phase == nodeDead) && other != n {
 			a.tell(n, word{kind: wordDeparted, about: other.id})
 		}
 	}
@@ -143,7 +147,7 @@ func (a *agent) remove(now claims.Instant, n *node) {
 	delete(a.nodes, n.id)
 	close(n.out)
 	a.machine.NodeDown(now, n.id)
-	if a.inQuorumMode() {
+	if a.inQuorumMode() && n.phase != nodeDead {
 		a.left[n.id] = &leftNode{list: n.list}
 	}
 	if n.phase != nodeLeaving {
@@ -154,7 +158,7 @@ func (a *agent) remove(now claims.Instant, n *node) {
 
 // saidGoodbye takes a node out of the view that will be gone in a moment.
 func (a *agent) saidGoodbye(now claims.Instant, n *node) {
-	if n.phase == nodeLeaving {
+	if n.phase == nodeLeaving || n.phase == nodeDead {
 		return
 	}
 	a.news(n, slog.LevelInfo, "node left")

@@ -38,8 +38,8 @@ func TestEachCommandHasHelpWithAnExample(t *testing.T) {
 			}
 		}
 	}
-	if commands != 5 {
-		t.Errorf("there are %d commands, not 5", commands)
+	if commands != 6 {
+		t.Errorf("there are %d commands, not 6", commands)
 	}
 	if help := command(t, "--help"); help != command(t, "help") || !strings.Contains(help, "Examples:\n  highlander run") {
 		t.Error("highlander --help lacks an example, or differs from highlander help")

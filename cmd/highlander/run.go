@@ -175,9 +175,40 @@ func (j *job) run(ctx context.Context, at endpoint) error {
 		return j.verdict(err)
 	}
 	defer cluster.Close()
+	j.certify(over, cluster, &helpers)
 	s := highlander.Wrap(cluster, j.spec, opts...)
 	helpers.Go(func() { j.tellHolder(over, cluster, s) })
 	return j.verdict(s.Serve(serving))
+}
+
+// mortal is a cluster that can do with proof that a node is dead.
+type mortal interface {
+	Certificate() (frame []byte, peers []string, changed <-chan struct{})
+}
+
+// certify hands the guard what it may say when this process has died: now,
+// before there is a command, and by a helper whenever it changes.
+func (j *job) certify(ctx context.Context, cluster highlander.Cluster, helpers *sync.WaitGroup) {
+	m, ok := cluster.(mortal)
+	if !ok {
+		return
+	}
+	hand := func() <-chan struct{} {
+		frame, peers, changed := m.Certificate()
+		j.guard.SetCertificate(guard.Certificate{Frame: frame, Peers: peers})
+		return changed
+	}
+	changed := hand()
+	helpers.Go(func() {
+		for {
+			select {
+			case <-changed:
+				changed = hand()
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 }
 
 // verdict turns what Serve returned into the exit code: the command's own,

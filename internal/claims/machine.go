@@ -361,6 +361,10 @@ func (m *Machine) Advance(now Instant) {
 // false if there is no need. Each input may change it.
 func (m *Machine) NextAdvance() (at time.Duration, ok bool) { return m.mode.next() }
 
+// Votes says whether this node votes: one that has just started does not at first
+// (rule Q5), an observer never does.
+func (m *Machine) Votes() bool { return !m.cfg.Observer && m.mode.mayVote() }
+
 // Expires returns when the lease of c, a claim of this node, ends on the Up clock,
 // as far as renewals are known: it never goes back. It is 0 in available mode, and
 // if c has no lease.

@@ -19,11 +19,29 @@ type figures struct {
 // WriteTable writes what each kind of fault did. Where several were at work, a
 // gap counts for the last one that hit the node which ran the child, and an
 // overlap for the last one that can cause one.
-func WriteTable(w io.Writer, r Record) error {
+func WriteTable(w io.Writer, records ...Record) error {
 	byKind := map[Kind]*figures{}
 	for _, k := range Kinds {
 		byKind[k] = &figures{}
 	}
+	for _, r := range records {
+		r.count(byKind)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
+	fmt.Fprintf(t, "| fault\t| count\t| overlaps\t| longest overlap\t| gaps\t| longest gap\t| median gap\t|\n")
+	fmt.Fprintf(t, "| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t|\n")
+	var all figures
+	for _, k := range Kinds {
+		f := byKind[k]
+		f.write(t, string(k))
+		all.count += f.count
+		all.overlaps, all.gaps = append(all.overlaps, f.overlaps...), append(all.gaps, f.gaps...)
+	}
+	all.write(t, "all")
+	return t.Flush()
+}
+
+func (r Record) count(byKind map[Kind]*figures) {
 	for _, f := range r.Faults {
 		byKind[f.Kind].count++
 	}
@@ -44,18 +62,6 @@ func WriteTable(w io.Writer, r Record) error {
 			}
 		}
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
-	fmt.Fprintf(t, "| fault\t| count\t| overlaps\t| longest overlap\t| gaps\t| longest gap\t| median gap\t|\n")
-	fmt.Fprintf(t, "| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t|\n")
-	var all figures
-	for _, k := range Kinds {
-		f := byKind[k]
-		f.write(t, string(k))
-		all.count += f.count
-		all.overlaps, all.gaps = append(all.overlaps, f.overlaps...), append(all.gaps, f.gaps...)
-	}
-	all.write(t, "all")
-	return t.Flush()
 }
 
 func (f figures) write(w io.Writer, what string) {

@@ -43,6 +43,7 @@ type Lab struct {
 	mark    string
 	begin   time.Duration
 	helpers sync.WaitGroup
+	closed  sync.Once
 	stop    context.CancelFunc
 
 	mu        sync.Mutex
@@ -212,8 +213,6 @@ func (l *Lab) append(line Line) {
 	defer l.mu.Unlock()
 	l.ledger = append(l.ledger, line)
 	switch line.Entry {
-	case Tick:
-		return
 	case Start:
 		l.running = append(l.running, line)
 	case Dead:
@@ -257,8 +256,20 @@ func (l *Lab) Running() []Line {
 	return slices.Clone(l.running)
 }
 
+// LastSign returns when a child wrote its last line so far.
+func (l *Lab) LastSign(pid int) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range slices.Backward(l.ledger) {
+		if line.PID == pid && line.Entry != Dead {
+			return line.At
+		}
+	}
+	return 0
+}
+
 // Await waits until cond holds for the children that run, in the order of
-// their starts.
+// their starts. It looks whenever the ledger grows.
 func (l *Lab) Await(ctx context.Context, what string, cond func(running []Line) bool) error {
 	for {
 		l.mu.Lock()
@@ -304,13 +315,8 @@ func (l *Lab) Finish(ctx context.Context) (Record, error) {
 	}
 	var errs []error
 	for _, n := range l.Nodes {
-		if n.current == nil {
-			continue
-		}
-		select {
-		case <-n.Ended():
-		case <-ctx.Done():
-			errs = append(errs, fmt.Errorf("%s: highlander got SIGTERM and does not end", n.Name))
+		if n.current != nil {
+			errs = append(errs, n.awaitEnd(ctx))
 		}
 	}
 	left := l.left()
@@ -345,8 +351,10 @@ func (l *Lab) left() []string {
 
 func (l *Lab) marked() []procStat { return marked(func(mark string) bool { return mark == l.mark }) }
 
-// Close ends everything. It is to be called once.
-func (l *Lab) Close() {
+// Close ends everything. It is idempotent.
+func (l *Lab) Close() { l.closed.Do(l.close) }
+
+func (l *Lab) close() {
 	l.Switch.close()
 	for _, n := range l.Nodes {
 		n.close()

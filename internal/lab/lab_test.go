@@ -3,12 +3,12 @@
 package lab
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +20,7 @@ var (
 	modeFlag   = flag.String("mode", "", "quorum or available: the only mode that Soak runs")
 	nodesFlag  = flag.Int("nodes", 3, "how many nodes the lab has")
 	kindsFlag  = flag.String("kinds", "", "the only kinds of faults, separated by commas")
+	labsFlag   = flag.Int("labs", 6, "how many labs Soak runs at once, each with its share of the faults and a seed of its own")
 	keepFlag   = flag.String("keep", "", "directory for the ledger, the logs and the events; they are removed without")
 )
 
@@ -37,26 +38,53 @@ func faultsOfTest() int {
 	return 63
 }
 
-func TestLabAvailable(t *testing.T) { t.Parallel(); runLab(t, "available", faultsOfTest()) }
+func TestLabAvailable(t *testing.T) {
+	t.Parallel()
+	show(t, "available", runLab(t, "available", seed(), faultsOfTest()))
+}
+
+func TestLabQuorum(t *testing.T) {
+	t.Parallel()
+	show(t, "quorum", runLab(t, "quorum", seed(), faultsOfTest()))
+}
 
 func TestSoak(t *testing.T) {
 	if *faultsFlag == 0 {
-		t.Skip("the long run is for: go test ./internal/lab -run Soak -timeout 0 -faults 1000 [-seed N] [-mode quorum|available]")
+		t.Skip("the long run is for: go test ./internal/lab -v -run Soak -faults 1000 [-seed N] [-mode quorum|available]")
 	}
-	for mode := range modes {
+	for _, mode := range []string{"available", "quorum"} {
 		if *modeFlag == "" || *modeFlag == mode {
-			t.Run(mode, func(t *testing.T) { t.Parallel(); runLab(t, mode, *faultsFlag) })
+			t.Run(mode, func(t *testing.T) { soak(t, mode) })
 		}
 	}
 }
 
-// runLab runs a lab with faults from a seed, and checks what became of it.
-func runLab(t *testing.T, mode string, faults int) {
-	needLab(t)
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64N(1_000_000)
+// soak deals the faults out to labs that run beside each other.
+func soak(t *testing.T, mode string) {
+	records := make([]Record, *labsFlag)
+	first := seed()
+	t.Run("labs", func(t *testing.T) {
+		for i := range records {
+			share := (*faultsFlag + i) / *labsFlag
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				t.Parallel()
+				records[i] = runLab(t, mode, first+uint64(i), share)
+			})
+		}
+	})
+	show(t, mode, records...)
+}
+
+func seed() uint64 {
+	if *seedFlag != 0 {
+		return *seedFlag
 	}
+	return rand.Uint64N(1_000_000)
+}
+
+// runLab runs a lab with faults from a seed, and checks what became of it.
+func runLab(t *testing.T, mode string, seed uint64, faults int) Record {
+	needLab(t)
 	cfg := modes[mode]
 	cfg.Nodes, cfg.Seed = *nodesFlag, seed
 	if mode == "quorum" {
@@ -64,18 +92,14 @@ func runLab(t *testing.T, mode string, faults int) {
 	}
 	l := newLab(t, cfg)
 	var log strings.Builder
-	fmt.Fprintf(&log, "%s mode; to repeat it: go test ./internal/lab -run Soak -timeout 0 -mode %s -faults %d -seed %d -nodes %d -kinds '%s'\n",
+	fmt.Fprintf(&log, "%s mode; to repeat it: go test ./internal/lab -v -run Soak -timeout 0 -mode %s -faults %d -seed %d -labs 1 -nodes %d -kinds '%s'\n",
 		mode, mode, faults, seed, cfg.Nodes, *kindsFlag)
 	plan := NewPlan(seed, faults, kinds(t))
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	out, err := l.Run(ctx, plan, func(format string, args ...any) { fmt.Fprintf(&log, format+"\n", args...) })
+	out, err := l.Run(t.Context(), plan, func(format string, args ...any) { fmt.Fprintf(&log, format+"\n", args...) })
 	if err != nil {
 		t.Error(err)
 	}
-	finish, cancel := context.WithTimeout(t.Context(), safetyNet)
-	defer cancel()
-	record, err := l.Finish(finish)
+	record, err := l.Finish(within(t))
 	if err != nil {
 		t.Error(err)
 	}
@@ -87,9 +111,18 @@ func runLab(t *testing.T, mode string, faults int) {
 		t.Log(log.String() + story(record))
 	}
 	t.Logf("seed %d: %d faults in %v, %d frames", seed, len(record.Faults), (record.End - record.Begin).Round(time.Second), l.Frames())
+	return record
+}
+
+// show prints what the faults did.
+func show(t *testing.T, mode string, records ...Record) {
+	t.Helper()
 	var table strings.Builder
-	must(t, WriteTable(&table, record))
-	t.Logf("%s mode\n%s%s", mode, table.String(), summary(record))
+	must(t, WriteTable(&table, records...))
+	for _, r := range records {
+		table.WriteString(summary(r))
+	}
+	t.Logf("%s mode\n%s", mode, table.String())
 }
 
 // story is the ledger without its ticks.

@@ -6,7 +6,9 @@ import (
 	"context"
 	"flag"
 	"os"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +17,11 @@ import (
 
 func TestMain(m *testing.M) {
 	ChildMain()
+	crashMain()
 	flag.Parse()
+	if given := flag.Lookup("test.parallel"); given.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		flag.Set("test.parallel", "32") // they wait for processes most of the time
+	}
 	code := m.Run()
 	if built.dir != "" {
 		os.RemoveAll(built.dir)

@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -97,6 +98,27 @@ func (n *Node) Ended() <-chan struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.current.ended
+}
+
+// endWithin is how long the lab waits for the end of a highlander that was told
+// to end: far longer than it may take.
+const endWithin = 40 * time.Second
+
+// awaitEnd waits for the end of highlander. One that does not end writes its
+// stacks into the log.
+func (n *Node) awaitEnd(ctx context.Context) error {
+	timeout := time.NewTimer(endWithin)
+	defer timeout.Stop()
+	select {
+	case <-n.Ended():
+		return nil
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_ = n.current.cmd.Process.Signal(syscall.SIGABRT)
+	return fmt.Errorf("%s: highlander, process %d, does not end; see the stacks in its log", n.Name, n.current.PID)
 }
 
 // Terminate sends SIGTERM to highlander.

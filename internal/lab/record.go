@@ -113,8 +113,6 @@ type life struct {
 	other   string        // ... by this one
 	alone   time.Duration // ... and got it later
 	dead    time.Duration // seen to be gone; zero: never
-	ticks   []time.Duration
-	parent  int // of a grandchild
 }
 
 // lives reads the children and grandchildren out of a ledger.
@@ -144,8 +142,6 @@ func (l *life) note(line Line) {
 		l.last = max(l.last, line.At)
 	}
 	switch line.Entry {
-	case Tick:
-		l.ticks = append(l.ticks, line.At)
 	case Term:
 		if l.term == 0 {
 			l.term = line.At

@@ -235,6 +235,21 @@ func (f *ongoing) role(n *Node) string {
 	return n.Name
 }
 
+// hit tries until all parts of the node are there: one of them may be starting,
+// or being replaced.
+func (f *ongoing) hit(ctx context.Context, strike func() error) error {
+	for {
+		f.fault.From = now()
+		err := strike()
+		if err == nil {
+			return nil
+		}
+		if pause(ctx, 20*time.Millisecond) != nil {
+			return err
+		}
+	}
+}
+
 func kill(parts ...Part) script {
 	return func(ctx context.Context, f *ongoing) error {
 		if err := f.reserve(ctx, f.one); err != nil {
@@ -242,7 +257,7 @@ func kill(parts ...Part) script {
 		}
 		n := f.nodes[0]
 		f.begin(f.nodes, "%s; started again after %v", f.role(n), f.For)
-		if err := n.Kill(parts...); err != nil {
+		if err := f.hit(ctx, func() error { return n.Kill(parts...) }); err != nil {
 			return err
 		}
 		return f.startAgain(ctx, n)
@@ -251,10 +266,8 @@ func kill(parts ...Part) script {
 
 // startAgain starts highlander again when it has ended, after a while.
 func (f *ongoing) startAgain(ctx context.Context, n *Node) error {
-	select {
-	case <-n.Ended():
-	case <-ctx.Done():
-		return fmt.Errorf("%s: highlander does not end: %w", n.Name, context.Cause(ctx))
+	if err := n.awaitEnd(ctx); err != nil {
+		return err
 	}
 	if err := pause(ctx, f.For); err != nil {
 		return err
@@ -269,11 +282,8 @@ func hurt(part Part) script {
 			return err
 		}
 		f.begin(f.nodes, "%s", f.role(f.nodes[0]))
-		for f.nodes[0].Kill(part) != nil { // it is being replaced
-			if err := pause(ctx, 20*time.Millisecond); err != nil {
-				return err
-			}
-			f.fault.From = now()
+		if err := f.hit(ctx, func() error { return f.nodes[0].Kill(part) }); err != nil {
+			return err
 		}
 		return pause(ctx, f.For)
 	}
@@ -302,13 +312,10 @@ func freeze(parts ...Part) script {
 			how = "killed"
 		}
 		f.begin(f.nodes, "%s; %s after %v", f.role(n), how, f.For)
-		thaw, err := n.Freeze(parts...)
-		for err != nil { // a part is being replaced
-			if err := pause(ctx, 20*time.Millisecond); err != nil {
-				return err
-			}
-			f.fault.From = now()
-			thaw, err = n.Freeze(parts...)
+		var thaw func() error
+		err := f.hit(ctx, func() (err error) { thaw, err = n.Freeze(parts...); return err })
+		if err != nil {
+			return err
 		}
 		err = pause(ctx, f.For)
 		if thenKilled && err == nil {

@@ -560,6 +560,24 @@ func TestGuardIsStartedAnewAfterItDied(t *testing.T) {
 	}
 }
 
+func TestStartIsGivenUp(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := Start(over, Options{Logger: discard})
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("Start returned %v, want %v", err, context.Canceled)
+		}
+	case <-time.After(safetyNet):
+		t.Fatal("Start waits for a guard that nobody wants any more")
+	}
+}
+
 func TestHundredRunsLeakNothing(t *testing.T) {
 	g := startGuard(t)
 	guard, keeper := g.pids()

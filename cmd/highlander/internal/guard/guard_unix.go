@@ -133,9 +133,6 @@ func (g *Guard) Close() {
 	g.mu.Lock()
 	first, l := !g.closed, g.link
 	g.closed = true
-	if first {
-		l.send(message{Kind: msgCertificate}) // else the guard would wait for this process to be gone
-	}
 	g.mu.Unlock()
 	l.close()
 	g.running.Lock() // Run looks at the alarm

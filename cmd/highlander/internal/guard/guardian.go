@@ -19,6 +19,7 @@ type guardian struct {
 	fromHighlander <-chan message // nil once highlander is gone
 	fromKeeper     <-chan message
 	toKeeper       chan message
+	up             *os.File // highlander waits for the end of it
 	keeper         *exec.Cmd
 	cgroup         *cgroup
 
@@ -31,13 +32,8 @@ type guardian struct {
 	dead     Certificate
 }
 
-const (
-	// hearOutFor is how long a guard without a keeper waits for the end of
-	// highlander, should both have been killed: one that lives waits for the
-	// guard to end.
-	hearOutFor = 50 * time.Millisecond
-	goneWithin = time.Second // after its pipe ended
-)
+// goneWithin is how long highlander's process may be there after its pipe ended.
+const goneWithin = time.Second
 
 // guardMain is the whole life of a guard.
 func guardMain() error {
@@ -57,6 +53,7 @@ func guardMain() error {
 		highlander:     highlander,
 		fromHighlander: receive(os.NewFile(fdDown, "down")),
 		toKeeper:       make(chan message, 64),
+		up:             os.NewFile(fdUp, "up"),
 		cgroup:         inheritCgroup(fdCgroup),
 		alarm:          alarm,
 		patience:       time.NewTimer(keeperGrace),
@@ -83,27 +80,22 @@ func (g *guardian) mayTestify() bool {
 	if !orphansFallToUs && g.live && g.group == 0 {
 		return false // the keeper died before it told what there was to kill
 	}
-	return g.hearOut() && len(g.dead.Frame) > 0 && g.highlanderGone()
+	g.hearOut()
+	return len(g.dead.Frame) > 0 && g.highlanderGone()
 }
 
-// hearOut takes what highlander said last. It returns false if highlander's
-// pipe does not end.
-func (g *guardian) hearOut() bool {
-	limit := time.After(hearOutFor)
-	for g.fromHighlander != nil {
-		select {
-		case m, ok := <-g.fromHighlander:
-			switch {
-			case !ok:
-				g.fromHighlander = nil
-			case m.Kind == msgCertificate:
-				g.dead = m.Certificate
-			}
-		case <-limit:
-			return false
+// hearOut takes what highlander says to the end. One that lives ends the pipe
+// when it sees that guard and keeper have ended theirs.
+func (g *guardian) hearOut() {
+	_ = g.up.Close()
+	if g.fromHighlander == nil {
+		return
+	}
+	for m := range g.fromHighlander {
+		if m.Kind == msgCertificate {
+			g.dead = m.Certificate
 		}
 	}
-	return true
 }
 
 // highlanderGone says whether the process is gone: that its pipe has ended does
@@ -127,8 +119,7 @@ func (g *guardian) startKeeper() error {
 	if err != nil {
 		return err
 	}
-	up := os.NewFile(fdUp, "up") // kept open: highlander waits for the end of it
-	g.keeper = helper(keeperMode, &syscall.SysProcAttr{Setpgid: true}, downR, up, g.cgroup.file(), statusW)
+	g.keeper = helper(keeperMode, &syscall.SysProcAttr{Setpgid: true}, downR, g.up, g.cgroup.file(), statusW)
 	if err := g.keeper.Start(); err != nil {
 		return err
 	}

@@ -19,8 +19,10 @@ type link struct {
 	log    *slog.Logger
 	guard  *exec.Cmd
 	cgroup *cgroup // of the commands; may be nil
-	down   *sender // guarded by Guard.mu
 	up     *os.File
+
+	sending sync.Mutex
+	down    *sender
 
 	// events is closed, and so is done, when guard and keeper are gone and
 	// whatever they ran with them.
@@ -43,13 +45,12 @@ func dial(ctx context.Context, log *slog.Logger, noCgroup bool) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer downR.Close()
 	upR, upW, err := os.Pipe()
 	if err != nil {
+		downR.Close()
 		downW.Close()
 		return nil, err
 	}
-	defer upW.Close()
 	l := &link{
 		log:  log,
 		down: newSender(downW),
@@ -65,7 +66,10 @@ func dial(ctx context.Context, log *slog.Logger, noCgroup bool) (*link, error) {
 	if isTerminal(os.Stdin) {
 		l.guard.Stdin = nil // the null device
 	}
-	if err := l.guard.Start(); err != nil {
+	err = l.guard.Start()
+	downR.Close()
+	upW.Close() // now: the end of the pipe is waited for below
+	if err != nil {
 		downW.Close()
 		upR.Close()
 		l.cgroup.remove()
@@ -93,9 +97,9 @@ func (l *link) read(ready chan<- error) {
 	defer close(l.events)
 	defer close(l.done) // first, so that whoever misses it in events finds it here
 	err := l.relay(ready)
+	l.hangUp() // a guard without a keeper waits for that
 	sweep(l.groupLeft(), l.guard.Process.Pid, l.cgroup)
 	_ = l.guard.Wait() // however it ended
-	_ = l.down.pipe.Close()
 	_ = l.up.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -165,10 +169,18 @@ func (l *link) meet(keeper int) (err error) {
 // send writes to the guard. One that does not read is as good as dead, and
 // killed; that it died shows in events.
 func (l *link) send(m message) {
+	l.sending.Lock()
+	defer l.sending.Unlock()
 	if err := l.down.send(m); errors.Is(err, os.ErrDeadlineExceeded) {
 		l.log.Warn("the guard does not read its pipe: killing it", "guard", l.guard.Process.Pid)
 		_ = l.guard.Process.Kill()
 	}
+}
+
+// hangUp ends the pipe to the guard, and says that this is no death.
+func (l *link) hangUp() {
+	l.send(message{Kind: msgCertificate})
+	_ = l.down.pipe.Close()
 }
 
 func (l *link) alive() bool {
@@ -198,7 +210,7 @@ func (l *link) close() {
 	l.mu.Lock()
 	l.closing = true
 	l.mu.Unlock()
-	_ = l.down.pipe.Close()
+	l.hangUp()
 	for {
 		select {
 		case <-l.done:

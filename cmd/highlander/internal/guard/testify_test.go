@@ -220,13 +220,13 @@ func TestGuardDoesNotTestifyWhileSomethingIsLeft(t *testing.T) {
 
 // Who is alive, be it frozen, is not certified dead.
 func TestGuardDoesNotTestifyWhileHighlanderLives(t *testing.T) {
-	for name, end := range map[string]func(h *highlander){
-		"and the guard is killed":  func(h *highlander) { strike(t, h.guard) },
-		"and the keeper is killed": func(h *highlander) { strike(t, h.keeper) },
-		"frozen, and the keeper is killed": func(h *highlander) {
+	for name, end := range map[string]func(h *highlander, members []*member){
+		"and the guard is killed":  func(h *highlander, _ []*member) { strike(t, h.guard) },
+		"and the keeper is killed": func(h *highlander, _ []*member) { strike(t, h.keeper) },
+		"frozen, and the keeper is killed": func(h *highlander, members []*member) {
 			freeze(t, h.cmd.Process.Pid)
 			strike(t, h.keeper)
-			gone(t, h.guard)
+			waitEnd(t, members)
 			syscall.Kill(h.cmd.Process.Pid, syscall.SIGCONT)
 		},
 	} {
@@ -238,7 +238,7 @@ func TestGuardDoesNotTestifyWhileHighlanderLives(t *testing.T) {
 			h.certify(t, "dead", v)
 			h.tell(t, "run")
 			members := hall.wait(t, 4)
-			end(h)
+			end(h, members)
 			waitEnd(t, members)
 			if got := h.report(t); !strings.Contains(got, ErrGuardDied.Error()) {
 				t.Errorf("highlander reported %q", got)

@@ -1,0 +1,121 @@
+package gossip
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/go-msgpack/v2/codec"
+)
+
+// The beginning of memberlist's streams: labelByte, the label behind its length,
+// and the type of the message. memberlist makes room for as much as a message
+// promises, 20 MB or a million nodes, before it has read any of it. So the promise
+// is read here first.
+const (
+	labelByte = 244
+
+	typePing      = 0
+	typePushPull  = 6
+	typeUser      = 8
+	typeEncrypted = 10
+
+	maxHeader = 1 << 10 // bytes of it, behind the type
+	maxNodes  = 4096    // in an exchange of lists
+	nodeSize  = 200     // bytes that memberlist takes for one of them
+)
+
+// headerRules is how the streams of members begin.
+type headerRules struct {
+	label     string
+	encrypted bool
+}
+
+// read reads a header whose first byte was read already. It returns all that it
+// has read, and how many bytes memberlist makes room for at once.
+func (h headerRules) read(first byte, r io.Reader) (head []byte, size int, err error) {
+	read := bytes.NewBuffer([]byte{first})
+	size, err = h.check(first, io.TeeReader(r, read))
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return read.Bytes(), size, err
+}
+
+func (h headerRules) check(first byte, r io.Reader) (size int, err error) {
+	if first != labelByte {
+		return 0, errors.New("a stream without a label")
+	}
+	length, err := readBytes(r, 1)
+	if err != nil {
+		return 0, fmt.Errorf("the label of a stream: %w", err)
+	}
+	label, err := readBytes(r, int(length[0]))
+	if err != nil {
+		return 0, fmt.Errorf("the label of a stream: %w", err)
+	}
+	if string(label) != h.label {
+		return 0, fmt.Errorf("a stream with label %q, this is %q", label, h.label)
+	}
+	kind, err := readBytes(r, 1)
+	if err != nil {
+		return 0, fmt.Errorf("the type of a stream: %w", err)
+	}
+	switch {
+	case kind[0] == typeEncrypted && h.encrypted:
+		return 0, checkEncrypted(r)
+	case kind[0] == typeEncrypted:
+		return 0, errors.New("a stream is encrypted, and there is no key")
+	case h.encrypted:
+		return 0, errors.New("a stream is not encrypted")
+	}
+	return promised(kind[0], r)
+}
+
+// checkEncrypted checks the length of an encrypted message. memberlist makes room
+// for it while it reads.
+func checkEncrypted(r io.Reader) error {
+	length, err := readBytes(r, 4)
+	if err != nil {
+		return fmt.Errorf("the length of a stream: %w", err)
+	}
+	if n := binary.BigEndian.Uint32(length); n > maxStream {
+		return fmt.Errorf("a stream of %d bytes; at most %d are allowed", n, maxStream)
+	}
+	return nil
+}
+
+// promised returns the bytes that a message says it has.
+func promised(kind byte, r io.Reader) (int, error) {
+	var header struct {
+		UserMsgLen          int // typeUser
+		Nodes, UserStateLen int // typePushPull
+	}
+	switch kind {
+	case typePing:
+		return 0, nil
+	case typeUser, typePushPull:
+		if err := codec.NewDecoder(io.LimitReader(r, maxHeader), &codec.MsgpackHandle{}).Decode(&header); err != nil {
+			return 0, fmt.Errorf("the header of a stream: %w", err)
+		}
+	default:
+		return 0, fmt.Errorf("a stream of type %d", kind)
+	}
+	for _, n := range []int{header.UserMsgLen, header.UserStateLen} {
+		if n < 0 || n > maxStream {
+			return 0, fmt.Errorf("a stream of %d bytes; 0 to %d are allowed", n, maxStream)
+		}
+	}
+	if header.Nodes < 0 || header.Nodes > maxNodes {
+		return 0, fmt.Errorf("a list of %d nodes; 0 to %d are allowed", header.Nodes, maxNodes)
+	}
+	return header.UserMsgLen + header.UserStateLen + header.Nodes*nodeSize, nil
+}
+
+func readBytes(r io.Reader, n int) ([]byte, error) {
+	b := make([]byte, n)
+	_, err := io.ReadFull(r, b)
+	return b, err
+}
