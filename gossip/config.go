@@ -100,6 +100,12 @@ type Config struct {
 	// into it: see CheckStopWithin.
 	TTL time.Duration
 
+	// Guarded says that somebody outlives this process, ends all that it ran and
+	// hands out its Certificate then, as the guard of highlander run does. Where
+	// others would take a refused connection for the end of this node, they wait a
+	// quarter of a second for that word: what it ran may outlive it by a moment.
+	Guarded bool
+
 	// Observer nodes see everything, vote on nothing and cannot Acquire.
 	Observer bool
 
@@ -115,8 +121,9 @@ type Config struct {
 	// it down; when Join fails, that is left to the caller.
 	Transport memberlist.NodeAwareTransport
 
-	tune func(*memberlist.Config) // for tests
-	up   func() time.Duration     // the clock by which leases end; boottime.Now but in tests
+	tune     func(*memberlist.Config) // for tests
+	patience time.Duration            // for tests: in place of testifyWithin
+	up       func() time.Duration     // the clock by which leases end; boottime.Now but in tests
 }
 
 // withDefaults returns cfg with its empty fields filled in, or what is wrong

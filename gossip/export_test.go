@@ -18,6 +18,12 @@ func JoinTuned(ctx context.Context, cfg Config, tune func(*memberlist.Config)) (
 	return Join(ctx, cfg)
 }
 
+// WithPatience returns cfg with another time for guards to testify.
+func (cfg Config) WithPatience(d time.Duration) Config {
+	cfg.patience = d
+	return cfg
+}
+
 // WithClock returns cfg with another clock by which leases end.
 func (cfg Config) WithClock(up func() time.Duration) Config {
 	cfg.up = up

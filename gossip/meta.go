@@ -11,6 +11,7 @@ import (
 // of it. It never changes.
 type nodeMeta struct {
 	observer    bool     // then there are no rules, as it votes on nothing
+	guarded     bool     // see Config.Guarded
 	rules       rules    // of a voter
 	certificate [32]byte // SHA-256 of what proves that this incarnation is dead; zeros: there is none
 }
@@ -19,7 +20,8 @@ type nodeMeta struct {
 // each, the TTL in eight (nanoseconds), the hash of the certificate.
 const (
 	metaVersion  = 1
-	metaObserver = 1 // flag
+	metaObserver = 1 // flags
+	metaGuarded  = 2
 	metaLen      = 1 + 1 + 2 + 2 + 8 + 32
 )
 
@@ -27,6 +29,9 @@ func (m nodeMeta) append(b []byte) []byte {
 	var flags byte
 	if m.observer {
 		flags |= metaObserver
+	}
+	if m.guarded {
+		flags |= metaGuarded
 	}
 	b = append(b, metaVersion, flags)
 	b = binary.BigEndian.AppendUint16(b, uint16(m.rules.quorum))
@@ -44,11 +49,12 @@ func parseMeta(b []byte) (nodeMeta, error) {
 		return nodeMeta{}, fmt.Errorf("meta of version %d, this is version %d", b[0], metaVersion)
 	case len(b) != metaLen:
 		return nodeMeta{}, fmt.Errorf("meta has %d bytes, not %d", len(b), metaLen)
-	case b[1]&^metaObserver != 0:
+	case b[1]&^(metaObserver|metaGuarded) != 0:
 		return nodeMeta{}, fmt.Errorf("meta has unknown flags %#x", b[1])
 	}
 	m := nodeMeta{
 		observer: b[1]&metaObserver != 0,
+		guarded:  b[1]&metaGuarded != 0,
 		rules: rules{
 			quorum: int(binary.BigEndian.Uint16(b[2:])),
 			voters: int(binary.BigEndian.Uint16(b[4:])),
@@ -68,7 +74,7 @@ func (cfg Config) meta() nodeMeta {
 	if cfg.Observer {
 		return nodeMeta{observer: true}
 	}
-	return nodeMeta{rules: cfg.rules()}
+	return nodeMeta{guarded: cfg.Guarded, rules: cfg.rules()}
 }
 
 // agree returns an error if the node called name must not take part in the same

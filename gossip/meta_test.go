@@ -24,7 +24,7 @@ var badMeta = []struct {
 	{"meta of version 2, this is version 1", func(b []byte) []byte { b[0] = 2; return b }},
 	{"meta has 45 bytes, not 46", func(b []byte) []byte { return b[:45] }},
 	{"meta has 47 bytes, not 46", func(b []byte) []byte { return append(b, 0) }},
-	{"meta has unknown flags 0x2", func(b []byte) []byte { b[1] = 2; return b }},
+	{"meta has unknown flags 0x4", func(b []byte) []byte { b[1] = 4; return b }},
 	{"meta has rules that nobody can have: observer true, quorum 2 of 3, TTL 3000000000 ns", func(b []byte) []byte { b[1] = 1; return b }},
 	{"meta has rules that nobody can have: observer false, quorum 0 of 3, TTL 3000000000 ns", func(b []byte) []byte { b[3] = 0; return b }},
 	{"meta has rules that nobody can have: observer false, quorum 2 of 0, TTL 3000000000 ns", func(b []byte) []byte { b[5] = 0; return b }},
@@ -43,7 +43,7 @@ func TestMetaSaysWhatIsWrong(t *testing.T) {
 
 // FuzzMeta: there is one encoding of each meta, and nothing else is one.
 func FuzzMeta(f *testing.F) {
-	for _, m := range []nodeMeta{{}, {observer: true}, {rules: quorumRules}, {rules: rules{65535, 65535, 1}, certificate: [32]byte{0: 1, 31: 2}}} {
+	for _, m := range []nodeMeta{{}, {observer: true}, {guarded: true}, {rules: quorumRules}, {rules: rules{65535, 65535, 1}, certificate: [32]byte{0: 1, 31: 2}}} {
 		f.Add(m.append(nil))
 	}
 	for _, bad := range badMeta {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"time"
 
 	"highlander"
 	"highlander/gossip"
@@ -13,7 +14,13 @@ import (
 // tripwire has noticed. A member that is merely silent stays a member.
 func blindCluster(t *testing.T, n int) (*world, []*gossip.Cluster) {
 	t.Helper()
+	return blindClusterOf(t, n, gossip.Config{})
+}
+
+func blindClusterOf(t *testing.T, n int, cfg gossip.Config) (*world, []*gossip.Cluster) {
+	t.Helper()
 	w := newWorld(t)
+	w.config = cfg
 	w.tune = noFailureDetector
 	nodes := w.cluster(n)
 	w.watchAll(nodes...)
@@ -43,6 +50,44 @@ func TestTripwireNoticesACrash(t *testing.T) {
 	nodes[0].Crash() // of two, the other one has no majority to pass it over
 	s.runsOn(nodes[1])
 	w.see(1, nodes[1])
+}
+
+// A refused connection says that the process is gone, but not yet what it ran.
+func TestTripwireLeavesAGuardedNodeToItsGuard(t *testing.T) {
+	t.Parallel()
+	w, nodes := blindClusterOf(t, 2, gossip.Config{Guarded: true}.WithPatience(time.Hour))
+	s := newStage(t, "id")
+	s.wrap(nodes[0])
+	s.runsOn(nodes[0])
+	s.wrap(nodes[1])
+	frame, _, _ := nodes[0].Certificate()
+	nodes[0].Crash()
+	w.awaitLog("the process of a node is gone", 1)
+	if _, err := nodes[1].Holders(t.Context()); err != nil { // what was logged has been carried out
+		t.Fatal(err)
+	}
+	if members := nodes[1].Members(); len(members) != 2 {
+		t.Errorf("before its guard has testified, %v are in view", members)
+	}
+	if !testify(t, nodes[1], frame) {
+		t.Fatal("the certificate is not confirmed")
+	}
+	s.runsOn(nodes[1])
+	w.see(1, nodes[1])
+}
+
+// The guard may have been killed, too.
+func TestTripwireDoesNotWaitForAGuardForEver(t *testing.T) {
+	t.Parallel()
+	w, nodes := blindClusterOf(t, 2, gossip.Config{Guarded: true})
+	s := newStage(t, "id")
+	s.wrap(nodes[0])
+	s.runsOn(nodes[0])
+	s.wrap(nodes[1])
+	nodes[0].Crash()
+	s.runsOn(nodes[1])
+	w.see(1, nodes[1])
+	w.awaitLog("the guard of a node that is gone says nothing", 1)
 }
 
 // Not everybody watches everybody: the word goes round.
@@ -120,6 +165,10 @@ func TestTripwireTakesBackThroughPackets(t *testing.T) {
 	w.faults[nodes[1]].Break(nodes[0].Addr())
 	w.awaitLog("is alive", 1)
 	w.see(2, nodes...)
+	if !w.faults[nodes[1]].AwaitRefusals(t.Context(), 3) {
+		t.Fatal("nobody dials the node")
+	}
+	w.faults[nodes[1]].Refuse()
 	passRound(t, nodes)
 	if gone := w.logged("is gone"); len(gone) != 1 {
 		t.Errorf("the node was taken for gone %d times, though its port was never reached since: %s", len(gone), gone)

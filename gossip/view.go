@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -51,6 +52,7 @@ const (
 
 const (
 	doubtTimeout  = 300 * time.Millisecond // for a node in doubt to answer
+	testifyWithin = 250 * time.Millisecond // for a guard to end what it guards, and to say so
 	maxDoubtTicks = 3                      // for memberlist to take one back that has answered
 	newTicks      = 3
 )
@@ -181,13 +183,40 @@ func (a *agent) processGone(name string, proof error) {
 			return
 		}
 		a.news(n, slog.LevelInfo, "the process of a node is gone", "proof", proof)
-		for _, other := range a.nodes {
-			if other != n {
-				a.tell(other, word{kind: wordDeparted, about: n.id})
-			}
+		if n.meta.guarded {
+			a.awaitTestimony(n)
+			return
 		}
-		a.depart(now, n)
+		a.tellDeparted(now, n)
 	})
+}
+
+// awaitTestimony leaves it to the guard of a dead process to say that nothing of
+// it is left. A guard that says nothing in time is gone, too.
+func (a *agent) awaitTestimony(n *node) {
+	a.senders.Go(func() {
+		select {
+		case <-time.After(cmp.Or(a.c.cfg.patience, testifyWithin)):
+		case <-a.quit:
+			return
+		}
+		a.do(func(now claims.Instant) {
+			if a.nodes[n.id] == n && n.inView() {
+				a.news(n, slog.LevelWarn, "the guard of a node that is gone says nothing")
+				a.tellDeparted(now, n)
+			}
+		})
+	})
+}
+
+// tellDeparted takes a node out of everybody's view.
+func (a *agent) tellDeparted(now claims.Instant, n *node) {
+	for _, other := range a.nodes {
+		if other != n {
+			a.tell(other, word{kind: wordDeparted, about: n.id})
+		}
+	}
+	a.depart(now, n)
 }
 
 // depart takes a node out of the view before memberlist does. The proof may

@@ -26,12 +26,13 @@ type Transport struct {
 	cut     map[string]bool
 	deaf    map[string]bool
 	refused map[string]bool
+	refusal int // how many dials were refused
 	turned  map[string]string
 	noise   Noise
 	records bool
 	record  []sent
 	streams map[*stream]struct{} // dialed and open
-	changed chan struct{}        // closed when cut or deaf changes
+	changed chan struct{}        // closed when cut, deaf or refusal changes
 
 	shutdown sync.Once
 	closed   chan struct{}
@@ -264,7 +265,32 @@ func (t *Transport) destination(a memberlist.Address) memberlist.Address {
 func (t *Transport) isRefused(addr string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.refused[addr] {
+		t.refusal++
+		close(t.changed)
+		t.changed = make(chan struct{})
+	}
 	return t.refused[addr]
+}
+
+// AwaitRefusals waits until n more dials were refused, or ctx ends; then it
+// returns false.
+func (t *Transport) AwaitRefusals(ctx context.Context, n int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for until := t.refusal + n; t.refusal < until; {
+		changed := t.changed
+		t.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		t.mu.Lock()
+		if ctx.Err() != nil {
+			return false
+		}
+	}
+	return true
 }
 
 func dialError(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
