@@ -29,6 +29,11 @@ const (
 	frozenAfter = 1400 * time.Millisecond
 	aliveEvery  = 250 * time.Millisecond
 
+	// Where leases run out, a command is killed so long before another node may
+	// start: the kill goes through two processes, and it may take a busy kernel a
+	// while to end a third.
+	killMargin = 400 * time.Millisecond
+
 	// One that wakes learns within this time whether another node has taken over.
 	wokenKnows = 5 * time.Second
 
@@ -49,7 +54,8 @@ SIGINT, SIGTERM or the end of its terminal stop the command, release the id and
 exit with the command's code; a second SIGINT or SIGTERM kills the command. Every
 other signal is passed on. When highlander ends, however that comes about,
 nothing of the command survives. One that is stopped (Ctrl-Z) or frozen loses its
-command within ` + frozenAfter.String() + `, and another node takes over.`,
+command within ` + frozenAfter.String() + ` (in quorum mode: before its lease ends), and another
+node takes over.`,
 		Example: `  highlander run --id hello -- sh -c 'while :; do date; sleep 1; done'
   highlander run --id mailer --cluster 'gossip://10.0.0.5:7946?join=mail.internal&key-file=/etc/highlander.key' -- /usr/bin/mailer
   highlander run --id nightly --restart no --when-done hold -- ./nightly-job`,
@@ -83,8 +89,8 @@ command within ` + frozenAfter.String() + `, and another node takes over.`,
 		if err != nil {
 			return err
 		}
-		if err := at.cfg.CheckStopWithin(r.shutdown); err != nil {
-			return usageErrorf("--shutdown %v does not fit the ttl= of %s: %w", r.shutdown, at.source, err)
+		if err := at.cfg.CheckStopWithin(r.shutdown + killMargin); err != nil {
+			return usageErrorf("--shutdown %v, and %v for the kill, does not fit the ttl= of %s: %w", r.shutdown, killMargin, at.source, err)
 		}
 		return job.run(cmd.Context(), at)
 	}
@@ -124,8 +130,8 @@ func (f *runFlags) job(args []string, log *slog.Logger) (*job, error) {
 	if maxRestarts == 0 {
 		maxRestarts = -1 // none; zero would be the default
 	}
-	j := &job{log: log, path: path, args: args, hold: f.whenDone == "hold", eventsFile: f.events}
-	j.spec = highlander.ChildSpec{ID: f.id, Service: j, Restart: restart, Shutdown: f.shutdown, MaxRestarts: maxRestarts}
+	j := &job{log: log, path: path, args: args, shutdown: f.shutdown, hold: f.whenDone == "hold", eventsFile: f.events}
+	j.spec = highlander.ChildSpec{ID: f.id, Service: j, Restart: restart, Shutdown: f.shutdown + killMargin, MaxRestarts: maxRestarts}
 	return j, nil
 }
 
@@ -135,6 +141,7 @@ type job struct {
 	spec       highlander.ChildSpec
 	path       string
 	args       []string
+	shutdown   time.Duration // from SIGTERM to SIGKILL
 	hold       bool
 	eventsFile string
 
@@ -240,7 +247,7 @@ func (e *exitFailed) Error() string {
 func (j *job) Serve(ctx context.Context) error {
 	info, _ := highlander.FromContext(ctx)
 	cmd := guard.Command{
-		Path: j.path, Args: j.args, Shutdown: j.spec.Shutdown,
+		Path: j.path, Args: j.args, Shutdown: j.shutdown,
 		Env: commandEnv(os.Environ(), info),
 	}
 	j.exit = guard.Exit{}
@@ -248,14 +255,14 @@ func (j *job) Serve(ctx context.Context) error {
 	var proof sync.WaitGroup
 	defer proof.Wait()
 	defer stop()
-	j.proveAlive()
+	j.proveAlive(info)
 	proof.Go(func() {
 		tick := time.NewTicker(aliveEvery)
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
-				j.proveAlive()
+				j.proveAlive(info)
 			case <-alive.Done():
 				return
 			}
@@ -290,14 +297,21 @@ func commandEnv(env []string, info highlander.LeaseInfo) []string {
 	return env
 }
 
-// proveAlive lets the command live for a while longer.
-func (j *job) proveAlive() { j.guard.SetDeadline(time.Now().Add(frozenAfter)) }
+// proveAlive lets the command live for a while longer: until shortly before the
+// end of the lease, as far as it is known now, where it has one.
+func (j *job) proveAlive(info highlander.LeaseInfo) {
+	deadline := time.Now().Add(frozenAfter)
+	if expires := info.Expires(); !expires.IsZero() {
+		deadline = expires.Add(-killMargin)
+	}
+	j.guard.SetDeadline(deadline)
+}
 
 // frozen is the end of a command that the guard killed because this process
 // did not run. Others will have given this node up: before the command is run
 // again, they get the time to say so.
 func (j *job) frozen(ctx context.Context, err error) error {
-	j.log.Warn("highlander was not running for a while, and its command was killed", "id", j.spec.ID, "limit", frozenAfter)
+	j.log.Warn("highlander was not running for a while, and its command was killed", "id", j.spec.ID)
 	select {
 	case <-ctx.Done():
 	case <-time.After(wokenKnows):

@@ -252,6 +252,13 @@ func (c *checker) splits() {
 				horizon = min(horizon, o.From)
 			}
 		}
+		for _, p := range c.Processes {
+			for _, told := range []time.Duration{p.Termed, p.Killed} {
+				if told > f.Until {
+					horizon = min(horizon, told) // the end of the lab
+				}
+			}
+		}
 		horizon = min(horizon, c.End)
 		served := false
 		for _, l := range c.children {
