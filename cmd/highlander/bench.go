@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -40,8 +41,11 @@ func newBenchCommand() *cobra.Command {
 		Short: "Measure take-over and throughput",
 		Long: `Bench starts three node processes on this machine and measures how long it takes
 from the end of a child on one node to its start on another. Without --cluster
-the nodes form an embedded cluster of their own on loopback.`,
+the nodes form an embedded cluster of their own on loopback. That goes for quorum
+mode as well, as a cluster has so many voters and no more: give the quorum, and
+neither address nor join.`,
 		Example: `  highlander bench
+  highlander bench --cluster 'gossip://?quorum=2&ttl=3s'
   highlander bench --rounds 10 --only graceful,kill
   highlander bench --json > figures.json`,
 		Args: noArgs,
@@ -59,10 +63,13 @@ the nodes form an embedded cluster of their own on loopback.`,
 		if err != nil {
 			return err
 		}
-		if err := checkOnly(*only, at); err != nil {
+		if err := b.setCluster(at); err != nil {
 			return err
 		}
-		b.url, b.progress = at.url, newProgress(cmd.ErrOrStderr())
+		if err := b.checkOnly(*only, at.source); err != nil {
+			return err
+		}
+		b.progress = newProgress(cmd.ErrOrStderr())
 		var results *report
 		err = untilSignal(cmd.Context(), func(ctx context.Context) (err error) {
 			results, err = b.run(ctx, *only)
@@ -80,15 +87,37 @@ the nodes form an embedded cluster of their own on loopback.`,
 	return cmd
 }
 
+// setCluster takes the cluster to measure.
+func (b *bench) setCluster(at endpoint) error {
+	b.url = at.url
+	if at.cfg.Quorum == 0 {
+		return nil
+	}
+	cfg := at.cfg
+	if cfg.Bind != "" || len(cfg.Join) > 0 {
+		return usageErrorf("%s: bench would add voters to a cluster in quorum mode; leave address and join out, and it starts one of its own", at.source)
+	}
+	b.url = ""
+	b.mode = fleetMode{Quorum: cfg.Quorum, Voters: cmp.Or(cfg.Expect, 2*cfg.Quorum-1), TTL: cmp.Or(cfg.TTL, gossip.DefaultTTL)}
+	if b.mode.Voters == b.mode.Quorum {
+		return usageErrorf("%s: quorum %d of %d voters: no node can be taken away, so there is nothing to measure; quorum=2 is one to measure", at.source, b.mode.Quorum, b.mode.Voters)
+	}
+	return nil
+}
+
 // checkOnly says which of the names that were asked for cannot be measured.
-func checkOnly(only []string, at endpoint) error {
+func (b *bench) checkOnly(only []string, source string) error {
 	for _, name := range only {
 		i := slices.IndexFunc(measurements(), func(m measurement) bool { return m.name == name })
 		switch {
 		case i < 0:
 			return usageErrorf("--only %q: %s are allowed", name, strings.Join(measureNames(), ", "))
-		case measurements()[i].own && at.url != "":
-			return usageErrorf("--only %s needs a cluster of its own; leave %s out", name, at.source)
+		case measurements()[i].own && b.url != "":
+			return usageErrorf("--only %s needs a cluster of its own; leave %s out", name, source)
+		case measurements()[i].mode == availableOnly && b.mode.Quorum > 0:
+			return usageErrorf("--only %s: that is for available mode; leave quorum out of %s", name, source)
+		case measurements()[i].mode == quorumOnly && b.mode.Quorum == 0:
+			return usageErrorf("--only %s: that is for quorum mode; give --cluster 'gossip://?quorum=2'", name)
 		case measurements()[i].signals && !canFreeze:
 			return usageErrorf("--only %s: there is no SIGSTOP on this system", name)
 		}
@@ -98,7 +127,8 @@ func checkOnly(only []string, at endpoint) error {
 
 // bench makes measurements, each in a fleet of its own.
 type bench struct {
-	url      string
+	url      string    // of the user's cluster; empty: one of the bench's own
+	mode     fleetMode // of that one
 	rounds   int
 	progress *progress
 }
@@ -110,21 +140,46 @@ type measurement struct {
 	slow    bool // rounds / slowestShare
 	own     bool // only in a cluster of the bench's own
 	signals bool // only where there is SIGSTOP
+	mode    benchMode
 	measure func(b *bench, ctx context.Context, rounds int) ([]result, error)
+}
+
+// benchMode is the mode of the cluster that a measurement is for.
+type benchMode int
+
+const (
+	anyMode benchMode = iota
+	availableOnly
+	quorumOnly
+)
+
+// makes says whether the bench can make a measurement.
+func (b *bench) makes(m measurement) bool {
+	switch {
+	case m.own && b.url != "", m.signals && !canFreeze:
+		return false
+	case m.mode == availableOnly:
+		return b.mode.Quorum == 0
+	case m.mode == quorumOnly:
+		return b.mode.Quorum > 0
+	}
+	return true
 }
 
 func measurements() []measurement {
 	return []measurement{
 		{name: "graceful", what: "graceful hand-over, one id: child returned -> running elsewhere", measure: (*bench).graceful},
-		{name: "kill", what: "kill -9, one id: signal sent -> running elsewhere", measure: (*bench).killed},
+		{name: "kill", what: "kill -9, one id: signal sent -> running elsewhere", mode: availableOnly, measure: (*bench).killed},
+		{name: "crash", what: "kill -9 and nobody to testify, one id: signal sent -> running elsewhere", slow: true, mode: quorumOnly, measure: (*bench).killed},
 		{name: "freeze", what: "SIGSTOP of the holder: signal sent -> running elsewhere", slow: true, signals: true, measure: (*bench).frozen},
-		{name: "split", what: "netsplit: healed -> one left", slow: true, own: true, measure: (*bench).healed},
+		{name: "split", what: "netsplit: healed -> one left", slow: true, own: true, mode: availableOnly, measure: (*bench).healed},
+		{name: "cut", what: "holder cut off -> running on the other side", slow: true, own: true, mode: quorumOnly, measure: (*bench).cutOff},
 		{name: "quorum-kill", what: fmt.Sprintf("kill -9 of highlander run, quorum 2 of 3, TTL %v: signal sent -> command running elsewhere, by the guard's certificate", runTTL), slow: true, own: true, signals: true, measure: (*bench).quorumKill},
 		{name: "quorum-kill-guard", what: "the same for highlander and its guard at once: nobody certifies it", slow: true, own: true, signals: true, measure: (*bench).quorumKillBoth},
 		{name: "1000", what: "1,000 ids", slow: true, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 1000) }},
 		{name: "10000", what: "10,000 ids", slow: true, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 10000) }},
 		{name: "idle", what: "idle node holding 10,000 ids", measure: func(b *bench, ctx context.Context, _ int) ([]result, error) { return b.idle(ctx) }},
-		{name: "swarm", what: "50 nodes that start together, in one process: first Join -> child running, all 50 in view", slow: true, own: true, measure: (*bench).swarm},
+		{name: "swarm", what: "50 nodes that start together, in one process: first Join -> child running, all 50 in view", slow: true, own: true, mode: availableOnly, measure: (*bench).swarm},
 	}
 }
 
@@ -137,9 +192,9 @@ func measureNames() []string {
 }
 
 func (b *bench) run(ctx context.Context, only []string) (*report, error) {
-	rep := &report{Machine: machine(), Version: version(), Cluster: b.url}
+	rep := &report{Machine: machine(), Version: version(), Cluster: b.cluster()}
 	for _, m := range measurements() {
-		if len(only) > 0 && !slices.Contains(only, m.name) || m.own && b.url != "" || m.signals && !canFreeze {
+		if len(only) > 0 && !slices.Contains(only, m.name) || !b.makes(m) {
 			continue
 		}
 		rounds := b.rounds
@@ -162,9 +217,18 @@ func (b *bench) run(ctx context.Context, only []string) (*report, error) {
 	return rep, nil
 }
 
-// withFleet runs f in a fleet of three nodes.
+// cluster says what is measured; empty: the embedded one in available mode.
+func (b *bench) cluster() string {
+	if m := b.mode; m.Quorum > 0 {
+		return fmt.Sprintf("embedded, on loopback, quorum %d of %d, TTL %v", m.Quorum, m.Voters, m.TTL)
+	}
+	return b.url
+}
+
+// withFleet runs f in a fleet of three nodes, or of as many as there are voters.
 func (b *bench) withFleet(ctx context.Context, quiet bool, f func(*fleet) error) error {
 	fl := newFleet(b.url, quiet)
+	fl.mode = b.mode
 	defer fl.close()
 	if err := fl.startAll(ctx, benchNodes); err != nil {
 		return err
@@ -228,12 +292,13 @@ func (b *bench) graceful(ctx context.Context, rounds int) ([]result, error) {
 
 func (b *bench) killed(ctx context.Context, rounds int) ([]result, error) {
 	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
-		at := f.kill(f.one(benchID))
+		holder := f.one(benchID)
+		at := f.kill(holder)
 		if err := f.until(ctx, "the next holder", func() bool { return f.one(benchID) != nil }); err != nil {
 			return 0, err
 		}
 		took := f.one(benchID).running[benchID] - at
-		fresh, err := f.start(ctx)
+		fresh, err := f.replace(ctx, holder)
 		if err != nil {
 			return 0, err
 		}
@@ -292,6 +357,31 @@ func (b *bench) healed(ctx context.Context, rounds int) ([]result, error) {
 			return 0, fmt.Errorf("the holder on the smaller side was kept")
 		}
 		return stopped.At - at, nil
+	})
+}
+
+// cutOff measures how long the larger side of a netsplit waits for the lease of
+// the smaller one to run out.
+func (b *bench) cutOff(ctx context.Context, rounds int) ([]result, error) {
+	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
+		holder := f.one(benchID)
+		delete(holder.stopped, benchID)
+		at := monotonicNow()
+		if err := f.split(holder); err != nil {
+			return 0, err
+		}
+		err := f.until(ctx, "a holder on the other side", func() bool {
+			_, stopped := holder.stopped[benchID]
+			return stopped && f.one(benchID) != nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		started := f.one(benchID).running[benchID]
+		if overlap := holder.stopped[benchID].At - started; overlap > 0 {
+			return 0, fmt.Errorf("the child ran on both sides for %v", overlap)
+		}
+		return started - at, f.heal()
 	})
 }
 

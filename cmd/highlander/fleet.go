@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -19,6 +20,7 @@ import (
 type fleet struct {
 	url    string // of the user's cluster; empty: one of the fleet's own
 	label  string // of that one
+	mode   fleetMode
 	quiet  bool
 	nodes  []*nodeProcess
 	events chan fleetEvent
@@ -27,9 +29,18 @@ type fleet struct {
 	named  int
 }
 
+// fleetMode is how the nodes of a fleet's own cluster decide; the zero value is
+// available mode.
+type fleetMode struct {
+	Quorum int           `json:"quorum,omitempty"`
+	Voters int           `json:"voters,omitempty"`
+	TTL    time.Duration `json:"ttl,omitempty"`
+}
+
 // nodeProcess is a node process and what is known of it.
 type nodeProcess struct {
 	name    string // for people: node-1
+	bind    string // quorum mode: the address that was chosen for it
 	cmd     *exec.Cmd
 	orders  *json.Encoder
 	input   io.Closer
@@ -58,7 +69,76 @@ func newFleet(url string, quiet bool) *fleet {
 // start adds a node and waits until it has joined.
 func (f *fleet) start(ctx context.Context) (*nodeProcess, error) {
 	f.named++
-	n := &nodeProcess{name: fmt.Sprintf("node-%d", f.named), running: map[string]time.Duration{}, stopped: map[string]nodeEvent{}}
+	n, err := f.launch(fmt.Sprintf("node-%d", f.named), "", f.addrs())
+	if err != nil {
+		return nil, err
+	}
+	return n, f.joined(ctx, n)
+}
+
+// replace starts a node in place of one that was killed. In quorum mode it is the
+// same voter.
+func (f *fleet) replace(ctx context.Context, killed *nodeProcess) (*nodeProcess, error) {
+	if f.mode.Quorum == 0 {
+		return f.start(ctx)
+	}
+	n, err := f.launch(killed.name, killed.bind, f.addrs())
+	if err != nil {
+		return nil, err
+	}
+	return n, f.joined(ctx, n)
+}
+
+// startVoters starts all voters together, as in quorum mode they wait for each
+// other in Join.
+func (f *fleet) startVoters(ctx context.Context) error {
+	addrs, err := freeLoopback(f.mode.Voters)
+	if err != nil {
+		return err
+	}
+	for i, addr := range addrs {
+		if _, err := f.launch(fmt.Sprintf("node-%d", i+1), addr, addrs); err != nil {
+			return err
+		}
+	}
+	for _, n := range f.nodes {
+		if err := f.joined(ctx, n); err != nil {
+			return err
+		}
+	}
+	return f.during(ctx, f.mode.TTL+f.mode.TTL/25) // from then on they vote
+}
+
+// freeLoopback returns addresses that were free a moment ago.
+func freeLoopback(count int) (addrs []string, err error) {
+	for range count {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port on loopback: %w", err)
+		}
+		defer l.Close() // not before there are all, as each is another one
+		addrs = append(addrs, l.Addr().String())
+	}
+	return addrs, nil
+}
+
+func (f *fleet) joined(ctx context.Context, n *nodeProcess) error {
+	return f.until(ctx, n.name+" to join", func() bool { return n.full != "" })
+}
+
+// addrs returns where live nodes are.
+func (f *fleet) addrs() (addrs []string) {
+	for _, n := range f.live() {
+		if n.addr != "" {
+			addrs = append(addrs, n.addr)
+		}
+	}
+	return addrs
+}
+
+// launch starts the process of a node.
+func (f *fleet) launch(name, bind string, join []string) (*nodeProcess, error) {
+	n := &nodeProcess{name: name, bind: bind, running: map[string]time.Duration{}, stopped: map[string]nodeEvent{}}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", n.name, err)
@@ -79,22 +159,24 @@ func (f *fleet) start(ctx context.Context) (*nodeProcess, error) {
 		return nil, fmt.Errorf("start %s: %w", n.name, err)
 	}
 	n.input, n.orders = in, json.NewEncoder(in)
-	setup := nodeSetup{Name: n.name, Label: f.label, URL: f.url, Quiet: f.quiet}
-	for _, other := range f.live() {
-		if other.addr != "" {
-			setup.Join = append(setup.Join, other.addr)
-		}
-	}
+	setup := nodeSetup{Name: n.name, Label: f.label, URL: f.url, Quiet: f.quiet, Bind: bind, Join: join, Mode: f.mode}
 	f.nodes = append(f.nodes, n)
 	f.reads.Go(func() { f.read(n, out) })
 	if err := n.orders.Encode(setup); err != nil {
 		return nil, fmt.Errorf("start %s: %w", n.name, err)
 	}
-	return n, f.until(ctx, n.name+" to join", func() bool { return n.full != "" })
+	return n, nil
 }
 
-// startAll adds count nodes and waits until all see each other.
+// startAll adds count nodes, in quorum mode all voters, and waits until all see
+// each other.
 func (f *fleet) startAll(ctx context.Context, count int) error {
+	if f.mode.Quorum > 0 {
+		if err := f.startVoters(ctx); err != nil {
+			return err
+		}
+		return f.whole(ctx)
+	}
 	for range count {
 		if _, err := f.start(ctx); err != nil {
 			return err

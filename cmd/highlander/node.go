@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -28,11 +29,13 @@ const nodeMode = "__node"
 
 // nodeSetup is the first line that a node reads.
 type nodeSetup struct {
-	Name  string   `json:"name"`
-	Label string   `json:"label"`
-	Join  []string `json:"join,omitempty"`
-	URL   string   `json:"url,omitempty"` // a cluster of the user's, without faults
-	Quiet bool     `json:"quiet"`         // counts what starts, instead of telling each
+	Name  string    `json:"name"`
+	Label string    `json:"label"`
+	Bind  string    `json:"bind,omitempty"` // a free port on loopback if empty
+	Join  []string  `json:"join,omitempty"`
+	Mode  fleetMode `json:"mode"`
+	URL   string    `json:"url,omitempty"` // a cluster of the user's, without faults
+	Quiet bool      `json:"quiet"`         // counts what starts, instead of telling each
 }
 
 // nodeOrder is what a node is told to do.
@@ -152,12 +155,18 @@ func (n *benchNode) join(ctx context.Context) error {
 			return err
 		}
 	} else {
-		network, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{"127.0.0.1"}, Logger: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)})
+		_, portText, _ := net.SplitHostPort(n.setup.Bind)
+		port, _ := strconv.Atoi(portText)
+		network, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{"127.0.0.1"}, BindPort: port, Logger: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)})
 		if err != nil {
 			return fmt.Errorf("open a port on loopback: %w", err)
 		}
 		n.fault = netfault.New(network)
-		n.cluster, err = gossip.Join(ctx, gossip.Config{Name: n.setup.Name, Label: n.setup.Label, Transport: n.fault, Join: n.setup.Join, Logger: quietLog})
+		mode := n.setup.Mode
+		n.cluster, err = gossip.Join(ctx, gossip.Config{
+			Name: n.setup.Name, Label: n.setup.Label, Transport: n.fault, Join: n.setup.Join,
+			Quorum: mode.Quorum, Expect: mode.Voters, TTL: mode.TTL, Logger: quietLog,
+		})
 		if err != nil {
 			return err
 		}
@@ -252,7 +261,11 @@ func (n *benchNode) wrap(ctx context.Context, id string) {
 		child = n.toldChild
 		ctx, n.stops[id] = context.WithCancel(ctx)
 	}
-	s := highlander.Wrap(n.cluster, highlander.ChildSpec{ID: id, Service: child}, highlander.WithLogger(quietLog))
+	spec := highlander.ChildSpec{ID: id, Service: child}
+	if ttl := n.setup.Mode.TTL; ttl > 0 {
+		spec.Shutdown = min(highlander.DefaultShutdown, ttl*2/5) // fits into any TTL
+	}
+	s := highlander.Wrap(n.cluster, spec, highlander.WithLogger(quietLog))
 	n.serving.Go(func() { s.Serve(ctx) })
 }
 

@@ -25,6 +25,9 @@ func TestStatusShowsMembersAndHoldersAndChangesNothing(t *testing.T) {
 	status.exits(0)
 	var v view
 	must(t, json.Unmarshal([]byte(status.stdout.all()), &v))
+	if len(v.Modes) != 1 || v.Modes[0] != (modeView{Mode: "available", InView: 2}) {
+		t.Errorf("the modes are %+v, not available mode with 2 voters", v.Modes)
+	}
 	switch {
 	case len(v.Members) != 2 || !strings.HasPrefix(v.Members[0].Node, "node-1#") || !strings.HasPrefix(v.Members[1].Node, "node-2#"):
 		t.Errorf("the members are %v, not node-1 and node-2", v.Members)
@@ -38,7 +41,7 @@ func TestStatusShowsMembersAndHoldersAndChangesNothing(t *testing.T) {
 	status = start(t, "status", "--cluster", urls[0])
 	status.exits(0)
 	for _, want := range []string{
-		`MEMBERS \(2\) +ADDRESS`, `node-1#[0-9a-f]{16} +127\.0\.0\.1:\d+`, `node-2#[0-9a-f]{16} +127\.0\.0\.1:\d+`,
+		`available mode: 2 voters in view`, `MEMBERS \(2\) +ADDRESS`, `node-1#[0-9a-f]{16} +127\.0\.0\.1:\d+`, `node-2#[0-9a-f]{16} +127\.0\.0\.1:\d+`,
 		`ID \(1\) +HOLDER +TOKEN +SINCE +META`, `hello +` + node + ` +` + token + ` +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + want + `\s*$`).MatchString(status.stdout.all()) {
@@ -85,6 +88,32 @@ func TestStatusWatchesInAPipe(t *testing.T) {
 	for line := range strings.Lines(asJSON.stdout.all()) {
 		must(t, json.Unmarshal([]byte(line), new(view)))
 	}
+}
+
+func TestStatusShowsTheQuorum(t *testing.T) {
+	t.Parallel()
+	urls := clusterURLs(t, 2)
+	for i := range urls {
+		urls[i] += "&quorum=2&ttl=2s"
+	}
+	first := startNode(t, urls[0], forever, "--shutdown", "500ms")
+	second := startNode(t, urls[1], forever, "--shutdown", "500ms")
+	first.stderr.next("joined the cluster")
+	second.stderr.next("joined the cluster")
+
+	status := start(t, "status", "--json", "--cluster", urls[0])
+	status.exits(0)
+	var v view
+	must(t, json.Unmarshal([]byte(status.stdout.all()), &v))
+	if want := (modeView{Mode: "quorum", InView: 2, Voters: 3, Quorum: 2, TTL: "2s"}); len(v.Modes) != 1 || v.Modes[0] != want {
+		t.Errorf("the modes are %+v, not %+v", v.Modes, want)
+	}
+
+	table := start(t, "status", "--watch", "--cluster", urls[0])
+	table.stdout.next("quorum mode: 2 of 3 voters in view, 2 needed; TTL 2s")
+	second.signal(os.Kill)
+	table.stdout.next("quorum mode: NO QUORUM, 1 of 3 voters in view, 2 needed; TTL 2s")
+	first.stderr.next("no quorum: ")
 }
 
 func TestStatusWithoutANodeFails(t *testing.T) {
