@@ -83,17 +83,32 @@ func TestFloods(t *testing.T) {
 			t.Run(name+"/"+strings.ReplaceAll(f.name, " ", "_"), func(t *testing.T) {
 				w := newWorld(t)
 				w.config.Keys = keys
-				w.flood(t, f.kind, f.start)
+				w.flood(t, w.cluster(3), f.kind, f.start)
 			})
 		}
+	}
+}
+
+// In quorum mode a lease is kept only if its renewals get through in time.
+func TestFloodsInQuorumMode(t *testing.T) {
+	for _, f := range floods {
+		if f.in != "" {
+			continue
+		}
+		t.Run(strings.ReplaceAll(f.name, " ", "_"), func(t *testing.T) {
+			w := newWorld(t)
+			w.config = gossip.Config{Quorum: 2, TTL: 3 * time.Second, Keys: [][]byte{bytes.Repeat([]byte{1}, 32)}}
+			nodes := w.quorum("target", "waits", "dies")
+			w.config.Observer, w.config.Quorum, w.config.TTL = true, 0, 0 // who joins later
+			w.flood(t, nodes, f.kind, f.start)
+		})
 	}
 }
 
 // flood floods a node of three. It keeps its lease, for which another node
 // waits; leases go from node to node, nodes join, and one that dies is taken over
 // from. When the flood is over, nothing is left of it.
-func (w *world) flood(t *testing.T, kind, start string) {
-	nodes := w.cluster(3)
+func (w *world) flood(t *testing.T, nodes []*gossip.Cluster, kind, start string) {
 	target, waits, dies := nodes[0], nodes[1], nodes[2]
 	kept := acquire(t, target, "kept")
 	acquireSoon(t, waits, "kept")
