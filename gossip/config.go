@@ -2,7 +2,6 @@ package gossip
 
 import (
 	"cmp"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -165,7 +164,7 @@ func (cfg Config) checkNames(name naming) error {
 	switch {
 	case len(cfg.Name) > maxNameLen:
 		return fmt.Errorf("%s has %d bytes; at most %d are allowed", name("Name"), len(cfg.Name), maxNameLen)
-	case strings.ContainsFunc(cfg.Name, func(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }):
+	case strings.ContainsFunc(cfg.Name, notInNames):
 		return fmt.Errorf("%s %q: '#', spaces and control characters are not allowed", name("Name"), cfg.Name)
 	case !utf8.ValidString(cfg.Name):
 		return fmt.Errorf("%s %q is not UTF-8", name("Name"), cfg.Name)
@@ -326,20 +325,22 @@ func (cfg Config) claims(incarnation uint64) claims.Config {
 	return claims.Config{Self: claims.Node(incarnation), Name: cfg.Name, Observer: cfg.Observer, Quorum: r.quorum, Voters: r.voters, TTL: r.ttl}
 }
 
+func notInNames(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }
+
 // joinName makes the name of a node, unique per start.
 func joinName(name string, incarnation uint64) string {
 	return fmt.Sprintf("%s#%016x", name, incarnation)
 }
 
-// splitName is the reverse of joinName.
+// splitName is the reverse of joinName, for a name that Config allows.
 func splitName(full string) (name string, incarnation uint64, err error) {
-	name, text, ok := strings.Cut(full, "#")
-	raw, err := hex.DecodeString(text)
-	if !ok || err != nil || len(raw) != 8 {
+	name, text, _ := strings.Cut(full, "#")
+	incarnation, err = strconv.ParseUint(text, 16, 64)
+	if err != nil || joinName(name, incarnation) != full {
 		return "", 0, fmt.Errorf("node name %q is not NAME#INCARNATION", full)
 	}
-	for _, b := range raw {
-		incarnation = incarnation<<8 | uint64(b)
+	if len(name) > maxNameLen || !utf8.ValidString(name) || strings.ContainsFunc(name, notInNames) {
+		return "", 0, fmt.Errorf("node name %q is not one that a node can have", full)
 	}
 	return name, incarnation, nil
 }

@@ -87,31 +87,43 @@ func checkEncrypted(r io.Reader) error {
 	return nil
 }
 
+// What memberlist reads at the beginning of a message, in its types: it takes
+// fields by name or by their order.
+type (
+	userHeader     struct{ UserMsgLen int }
+	pushPullHeader struct {
+		Nodes        int
+		UserStateLen int
+		Join         bool
+	}
+)
+
 // promised returns the bytes that a message says it has.
 func promised(kind byte, r io.Reader) (int, error) {
-	var header struct {
-		UserMsgLen          int // typeUser
-		Nodes, UserStateLen int // typePushPull
-	}
+	dec := codec.NewDecoder(io.LimitReader(r, maxHeader), &codec.MsgpackHandle{})
+	var user userHeader
+	var pushPull pushPullHeader
+	var err error
 	switch kind {
 	case typePing:
 		return 0, nil
-	case typeUser, typePushPull:
-		if err := codec.NewDecoder(io.LimitReader(r, maxHeader), &codec.MsgpackHandle{}).Decode(&header); err != nil {
-			return 0, fmt.Errorf("the header of a stream: %w", err)
-		}
+	case typeUser:
+		err = dec.Decode(&user)
+	case typePushPull:
+		err = dec.Decode(&pushPull)
 	default:
-		return 0, fmt.Errorf("a stream of type %d", kind)
+		err = fmt.Errorf("type %d", kind)
 	}
-	for _, n := range []int{header.UserMsgLen, header.UserStateLen} {
-		if n < 0 || n > maxStream {
-			return 0, fmt.Errorf("a stream of %d bytes; 0 to %d are allowed", n, maxStream)
-		}
+	switch n := user.UserMsgLen + pushPull.UserStateLen; { // one of them is zero
+	case err != nil:
+		return 0, fmt.Errorf("the header of a stream: %w", err)
+	case n < 0 || n > maxStream:
+		return 0, fmt.Errorf("a stream of %d bytes; 0 to %d are allowed", n, maxStream)
+	case pushPull.Nodes < 0 || pushPull.Nodes > maxNodes:
+		return 0, fmt.Errorf("a list of %d nodes; 0 to %d are allowed", pushPull.Nodes, maxNodes)
+	default:
+		return n + pushPull.Nodes*nodeSize, nil
 	}
-	if header.Nodes < 0 || header.Nodes > maxNodes {
-		return 0, fmt.Errorf("a list of %d nodes; 0 to %d are allowed", header.Nodes, maxNodes)
-	}
-	return header.UserMsgLen + header.UserStateLen + header.Nodes*nodeSize, nil
 }
 
 func readBytes(r io.Reader, n int) ([]byte, error) {

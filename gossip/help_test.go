@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 	}
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	flag.Parse()
-	if flag.Lookup("test.parallel").Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
+	fuzzing := flag.Lookup("test.fuzz").Value.String() != ""
+	if !fuzzing && flag.Lookup("test.parallel").Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
 		flag.Set("test.parallel", "6") // most of the time, these tests wait
 	}
 	code := m.Run()
