@@ -22,19 +22,7 @@ import (
 )
 
 const (
-	// A highlander that does not run, such as one that was stopped with
-	// SIGSTOP, is given up by the other nodes after 1.5 s at the earliest: they
-	// suspect it after 0.4 s, wait for 0.8 s, and ask it once more for 0.3 s. The
-	// guard kills the command when it has heard nothing for somewhat less.
-	frozenAfter = 1400 * time.Millisecond
-	aliveEvery  = 250 * time.Millisecond
-
-	// Where leases run out, a command is killed so long before another node may
-	// start: the kill goes through two processes, and it may take a busy kernel a
-	// while to end a third.
-	killMargin = 400 * time.Millisecond
-
-	// One that wakes learns within this time whether another node has taken over.
+	// A highlander that wakes learns within this time whether another node has taken over.
 	wokenKnows = 5 * time.Second
 
 	holderEvery = 250 * time.Millisecond // how often a waiting node looks who holds the id
@@ -54,7 +42,7 @@ SIGINT, SIGTERM or the end of its terminal stop the command, release the id and
 exit with the command's code; a second SIGINT or SIGTERM kills the command. Every
 other signal is passed on. When highlander ends, however that comes about,
 nothing of the command survives. One that is stopped (Ctrl-Z) or frozen loses its
-command within ` + frozenAfter.String() + ` (in quorum mode: before its lease ends), and another
+command within ` + frozenAfter.String() + `, in quorum mode ` + killMargin.String() + ` before its lease runs out, and another
 node takes over.`,
 		Example: `  highlander run --id hello -- sh -c 'while :; do date; sleep 1; done'
   highlander run --id mailer --cluster 'gossip://10.0.0.5:7946?join=mail.internal&key-file=/etc/highlander.key' -- /usr/bin/mailer
@@ -89,7 +77,7 @@ node takes over.`,
 		if err != nil {
 			return err
 		}
-		if err := at.cfg.CheckStopWithin(r.shutdown + killMargin); err != nil {
+		if err := at.cfg.CheckStopWithin(job.spec.Shutdown); err != nil {
 			return usageErrorf("--shutdown %v, and %v for the kill, does not fit the ttl= of %s: %w", r.shutdown, killMargin, at.source, err)
 		}
 		return job.run(cmd.Context(), at)
@@ -252,27 +240,18 @@ func (j *job) Serve(ctx context.Context) error {
 	}
 	j.exit = guard.Exit{}
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var proof sync.WaitGroup
-	defer proof.Wait()
+	var extending sync.WaitGroup
+	defer extending.Wait()
 	defer stop()
-	j.proveAlive(info)
-	proof.Go(func() {
-		tick := time.NewTicker(aliveEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				j.proveAlive(info)
-			case <-alive.Done():
-				return
-			}
-		}
-	})
+	d := &deadline{lease: info, set: j.guard.SetDeadline}
+	d.extend() // before the command is there
+	extending.Go(func() { d.keepExtending(alive) })
 	exit, err := j.guard.Run(ctx, cmd)
+	expired := errors.Is(err, guard.ErrDeadline)
 	switch {
-	case errors.Is(err, guard.ErrDeadline):
+	case expired && ctx.Err() == nil:
 		return j.frozen(ctx, err)
-	case err != nil:
+	case err != nil && !expired:
 		return err
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, highlander.ErrConflict) || errors.Is(cause, highlander.ErrLeaseLost) {
@@ -297,19 +276,9 @@ func commandEnv(env []string, info highlander.LeaseInfo) []string {
 	return env
 }
 
-// proveAlive lets the command live for a while longer: until shortly before the
-// end of the lease, as far as it is known now, where it has one.
-func (j *job) proveAlive(info highlander.LeaseInfo) {
-	deadline := time.Now().Add(frozenAfter)
-	if expires := info.Expires(); !expires.IsZero() {
-		deadline = expires.Add(-killMargin)
-	}
-	j.guard.SetDeadline(deadline)
-}
-
 // frozen is the end of a command that the guard killed because this process
-// did not run. Others will have given this node up: before the command is run
-// again, they get the time to say so.
+// did not run. Others will have given this node up, or its lease has run out:
+// before the command is run again, there is time for that to show.
 func (j *job) frozen(ctx context.Context, err error) error {
 	j.log.Warn("highlander was not running for a while, and its command was killed", "id", j.spec.ID)
 	select {
