@@ -165,6 +165,7 @@ func (j *job) run(ctx context.Context, at endpoint) error {
 	}
 	defer j.guard.Close()
 	helpers.Go(func() { j.passSignals(over, signals, stop) })
+	at.cfg.Guarded = guard.Testifies
 	cluster, err := at.open(serving, j.log)
 	if err != nil {
 		return j.verdict(err)

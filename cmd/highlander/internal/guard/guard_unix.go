@@ -102,6 +102,9 @@ func (g *Guard) SetDeadline(t time.Time) {
 	g.link.send(message{Kind: msgDeadline, Deadline: at})
 }
 
+// Testifies says whether a guard gives out what it was given by SetCertificate.
+const Testifies = true
+
 // SetCertificate says what the guard tells the peers when highlander has died
 // and nothing of the command is left. The newest counts, for this guard and
 // those that follow it; the zero Certificate stands for nothing to say. Set it
