@@ -319,7 +319,7 @@ func (l *Lab) Finish(ctx context.Context) (Record, error) {
 			errs = append(errs, n.awaitEnd(ctx))
 		}
 	}
-	left := l.left()
+	left := l.left(ctx)
 	// The watchers notice a moment later what has ended.
 	errs = append(errs, l.Await(ctx, "the end of all children", func(running []Line) bool { return len(running) == 0 }))
 	return l.record(left), errors.Join(errs...)
@@ -340,8 +340,21 @@ func (l *Lab) record(left []string) Record {
 	return r
 }
 
-// left returns what runs of this lab, for people.
-func (l *Lab) left() []string {
+// leaveWithin is what guards have to end, which may still be telling others of
+// a death, when they are asked to. That takes them a second.
+const leaveWithin = 5 * time.Second
+
+// left returns what still runs of this lab, for people.
+func (l *Lab) left(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, leaveWithin)
+	defer cancel()
+	for _, p := range l.marked() {
+		if p.name == "hl-guard" {
+			_ = unix.Kill(p.pid, unix.SIGTERM)
+		}
+	}
+	for len(l.marked()) > 0 && pause(ctx, 20*time.Millisecond) == nil {
+	}
 	var left []string
 	for _, p := range l.marked() {
 		left = append(left, fmt.Sprintf("%s, process %d, child of %d", p.name, p.pid, p.parent))
