@@ -61,8 +61,9 @@
 // When highlander is dead and nothing of the command is left, the guard may say
 // so to the other nodes: highlander hands it a certificate and the peers'
 // addresses beforehand (SetCertificate). It gives it out only when its own pipe
-// from highlander has ended, highlander's process is gone, and it has no
-// children left, to which on Linux all that the command forked have fallen:
+// from highlander has ended, highlander's process is gone, the command's cgroup
+// is empty, if it has one, and the guard has no children left: to it fall, on
+// Linux, all that the command forked.
 //
 //	killed                   is it certified?
 //	highlander               yes; if the keeper is frozen, when it was killed for that
