@@ -23,10 +23,6 @@ const (
 	// exitWithin is what highlander has to end at SIGTERM, beyond its child's
 	// time to stop.
 	exitWithin = 5 * time.Second
-	// killRace is how long, in available mode, the next child may run beside that
-	// of a highlander that was killed: the others notice the death as soon as
-	// the guard does, which has yet to kill.
-	killRace = 100 * time.Millisecond
 	// frozenFor is how long highlander must have been frozen before its child may
 	// be killed unwarned: until that moment highlander itself would warn it.
 	frozenFor = 800 * time.Millisecond
@@ -168,9 +164,6 @@ func (c *checker) excuses() []Span {
 	for _, f := range c.Faults {
 		if f.Kind.parts() {
 			spans = append(spans, f.grow(c.settle(f.Until)))
-		}
-		if f.Kind.kills() {
-			spans = append(spans, c.stretch(Span{f.From, f.From + killRace}))
 		}
 	}
 	for _, s := range c.Stalls {

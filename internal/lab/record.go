@@ -89,9 +89,6 @@ func (k Kind) parts() bool {
 // freezes says whether highlander is stopped.
 func (k Kind) freezes() bool { return k == FreezeOne || k == FreezeBoth || k == FreezeAll }
 
-// kills says whether highlander gets a SIGKILL.
-func (k Kind) kills() bool { return k == KillHighlander || k == KillBoth || k == KillAll }
-
 // Process is the life of one highlander process. What did not happen is zero.
 type Process struct {
 	Node    string // without incarnation
