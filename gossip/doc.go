@@ -12,4 +12,8 @@
 // (docs/protocol.md). The engine stays available on both sides of a netsplit:
 // each side then runs the child, and when the network heals the holder on the
 // smaller side stops with highlander.ErrConflict (docs/guarantees.md).
+//
+// With Config.Quorum it is the other way round: a lease takes the votes of more
+// than half of all voters and runs out unless they renew it. So there are never
+// two, and a side without a quorum stops what it runs.
 package gossip
