@@ -55,6 +55,23 @@ func (s *scenario) freeze(kind Kind, parts []Part, then func(next Line)) {
 	})
 }
 
+// cutOff cuts the holder off from the others.
+func (s *scenario) cutOff(during func()) {
+	f := Fault{Kind: Split, Sides: [][]string{{s.holder.Name}, {}}}
+	for _, n := range s.others() {
+		f.Sides[1] = append(f.Sides[1], n.Name)
+	}
+	s.while(f, func() {
+		s.Set(func(from, to int) Link { return Link{Cut: from == s.holder.number || to == s.holder.number} })
+		during()
+		s.Set(func(_, _ int) Link { return Link{} })
+	})
+}
+
+func (s *scenario) others() []*Node {
+	return slices.DeleteFunc(slices.Clone(s.Nodes), func(n *Node) bool { return n == s.holder })
+}
+
 // takeOver waits until another node runs a child, and returns that one.
 func (s *scenario) takeOver() (next Line) {
 	s.t.Helper()
@@ -101,22 +118,27 @@ func (s *scenario) first(r Record) *life {
 
 func TestChildThatIgnoresSIGTERMIsKilledBeforeItsLeaseEnds(t *testing.T) {
 	s := begin(t, Child{Deaf: true, Forks: 1, DeafFork: true, Sessions: true})
-	alone := Fault{Kind: Split, Sides: [][]string{{s.holder.Name}, {}}}
-	for _, n := range s.Nodes {
-		if n != s.holder {
-			alone.Sides[1] = append(alone.Sides[1], n.Name)
-		}
-	}
-	s.while(alone, func() {
-		s.Set(func(from, to int) Link { return Link{Cut: from == s.holder.number || to == s.holder.number} })
-		s.takeOver()
-		s.Set(func(_, _ int) Link { return Link{} })
-	})
+	s.cutOff(func() { s.takeOver() })
 	r := s.end()
 	s.spotless(r)
 	if l := s.first(r); l.term == 0 || l.stop != 0 {
 		t.Errorf("SIGTERM at %v, end of its own at %v; want it to be told, and killed", l.term, l.stop)
 	}
+}
+
+// All who voted for the holder start anew, and know nothing of their votes, while
+// the lease that these gave still runs.
+func TestVotersThatForgotTheirVotesWaitUntilTheseHaveRunOut(t *testing.T) {
+	s := begin(t, Child{Deaf: true}) // to the last moment
+	s.cutOff(func() {
+		for _, n := range s.others() {
+			must(t, n.Kill(Highlander))
+			<-n.Ended()
+			must(t, n.Start(Child{}))
+		}
+		s.takeOver()
+	})
+	s.spotless(s.end())
 }
 
 func TestFrozenHighlanderLosesItsChildBeforeItsLease(t *testing.T) {
