@@ -109,7 +109,7 @@ func TestNextStartEndsWhatWasLeftBehind(t *testing.T) {
 	bystander.next(t) // listening
 	dying := start("fork-setsid", "fork-setsid", "join", "hold")
 	members := hall.wait(t, 4)
-	strike(t, dying.cmd.Process.Pid, dying.guard, dying.keeper)
+	strike(t, dying.cmd.Process.Pid, dying.keeper, dying.guard) // the death of the guard would wake a stopped keeper
 	left := 0
 	for _, m := range members {
 		if strings.Trim(threadStates(m.pid), "ZX") != "" {
@@ -154,31 +154,65 @@ func cgroupOfTest(t *testing.T, parent string) string {
 	return dir
 }
 
+// Whoever of the three is left reaches daemons, too, without help of the frozen.
+func TestDeadlineReachesDaemonsWithFrozen(t *testing.T) {
+	needCgroup(t)
+	for name, victims := range frozenOnes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			deadlineIsKept(t, victims, "fork-setsid", "fork-setsid")
+		})
+	}
+}
+
 // A process that was put into the cgroup is nobody's child here. It is waited
 // for, and ended, all the same.
 func TestStrangerInTheCgroupIsEnded(t *testing.T) {
 	needCgroup(t)
-	g, hall := startGuard(t), newHall(t)
-	c := hall.command(t, "join", "hold")
-	c.Shutdown = 50 * time.Millisecond
-	ended := g.inBackground(t.Context(), c)
-	m := hall.wait(t, 1)[0]
-	stranger := exec.Command(executable(t), commandMode, "join", "hold")
-	stranger.Env = append(os.Environ(), "HALL="+hall.path)
-	if err := stranger.Start(); err != nil {
+	parent, err := ownCgroup()
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = stranger.Wait() }()
-	defer func() { _ = stranger.Process.Kill() }()
-	hall.wait(t, 1)
-	procs := filepath.Join(g.cgroupPath(), "1", "cgroup.procs")
-	if err := os.WriteFile(procs, []byte(strconv.Itoa(stranger.Process.Pid)), 0); err != nil {
-		t.Fatal(err)
-	}
-	_ = syscall.Kill(m.pid, syscall.SIGKILL)
-	want(t, await(t, ended), 128+9, nil)
-	if states := threadStates(stranger.Process.Pid); strings.Trim(states, "ZX") != "" {
-		t.Error("Run returned, and the stranger is still there")
+	for name, killed := range map[string]func(h *highlander, m *member) []int{
+		"command":              func(h *highlander, m *member) []int { return []int{m.pid} },
+		"highlander":           func(h *highlander, m *member) []int { return []int{h.cmd.Process.Pid} },
+		"guard":                func(h *highlander, m *member) []int { return []int{h.guard} },
+		"highlander and guard": func(h *highlander, m *member) []int { return []int{h.cmd.Process.Pid, h.guard} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			hall := newHall(t)
+			c := hall.command(t, "join", "hold")
+			c.Shutdown = 50 * time.Millisecond
+			h := launch(t, c, nil)
+			h.ready(t)
+			h.tell(t, "run")
+			m := hall.wait(t, 1)[0]
+			stranger := exec.Command(executable(t), commandMode, "join", "hold")
+			stranger.Env = append(os.Environ(), "HALL="+hall.path)
+			if err := stranger.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = stranger.Wait() }()
+			defer func() { _ = stranger.Process.Kill() }()
+			entered := hall.wait(t, 1)
+			path, err := cgroupOf(m.pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inner := filepath.Join(parent, filepath.Base(filepath.Dir(path)), filepath.Base(path))
+			if err := os.WriteFile(filepath.Join(inner, "cgroup.procs"), []byte(strconv.Itoa(stranger.Process.Pid)), 0); err != nil {
+				t.Fatal(err)
+			}
+			strike(t, killed(h, m)...)
+			if strings.Contains(name, "highlander") {
+				h.waitAllGone(t)
+			} else {
+				_ = h.report(t) // ended
+				mustBeGone(t, entered)
+			}
+			waitEnd(t, entered)
+			mustBeRemoved(t, inner)
+		})
 	}
 }
 

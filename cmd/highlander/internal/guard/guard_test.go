@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -202,49 +203,61 @@ func TestMainProcessDiesWithHighlanderGuardAndKeeperAtOnce(t *testing.T) {
 	}
 }
 
+// deadlineIsKept runs a command of four processes, freezes victims, and returns
+// when the deadline has ended it. None of them had to be killed for that.
+func deadlineIsKept(t *testing.T, victims func(h *highlander) []int, words ...string) {
+	t.Helper()
+	hall := newHall(t)
+	h := launch(t, hall.command(t, append(words, "join", "report-signals", "hold")...), nil)
+	h.ready(t)
+	h.tell(t, "run")
+	members := hall.wait(t, 4)
+	for _, m := range members {
+		m.next(t) // listening
+	}
+	h.tell(t, "deadline 300ms")
+	h.tell(t, "signal") // once heard, the keeper knows the deadline too
+	members[mainProcess(members)].lines.Scan()
+	frozen := victims(h)
+	freeze(t, frozen...)
+	waitEnd(t, members)
+	for _, pid := range frozen {
+		if strings.Trim(threadStates(pid), "ZX") == "" {
+			t.Errorf("process %d had to be killed first", pid)
+		}
+	}
+	// Thawed, highlander learns of it.
+	for _, pid := range frozen {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	}
+	got := h.report(t)
+	if !strings.Contains(got, ErrDeadline.Error()) && !strings.Contains(got, ErrGuardDied.Error()) {
+		t.Errorf("highlander reported %q", got)
+	}
+	h.waitAllGone(t)
+}
+
+// mainProcess returns which of the processes of a command leads its group.
+func mainProcess(members []*member) int {
+	return slices.IndexFunc(members, func(m *member) bool {
+		p, ok := readProcess(m.pid)
+		return ok && p.pid == p.group && p.session != p.pid
+	})
+}
+
+var frozenOnes = map[string]func(h *highlander) []int{
+	"nobody":                func(h *highlander) []int { return nil },
+	"highlander":            func(h *highlander) []int { return []int{h.cmd.Process.Pid} },
+	"highlander and guard":  func(h *highlander) []int { return []int{h.cmd.Process.Pid, h.guard} },
+	"highlander and keeper": func(h *highlander) []int { return []int{h.cmd.Process.Pid, h.keeper} },
+	"guard and keeper":      func(h *highlander) []int { return []int{h.guard, h.keeper} },
+}
+
 func TestDeadlineIsKeptWithFrozen(t *testing.T) {
-	for _, tc := range []struct {
-		name    string
-		victims func(h *highlander) []int
-	}{
-		{"nobody", func(h *highlander) []int { return nil }},
-		{"highlander", func(h *highlander) []int { return []int{h.cmd.Process.Pid} }},
-		{"highlander and guard", func(h *highlander) []int { return []int{h.cmd.Process.Pid, h.guard} }},
-		{"highlander and keeper", func(h *highlander) []int { return []int{h.cmd.Process.Pid, h.keeper} }},
-		{"guard and keeper", func(h *highlander) []int { return []int{h.guard, h.keeper} }},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
+	for name, victims := range frozenOnes {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			hall := newHall(t)
-			h := launch(t, hall.command(t, "fork", "fork", "join", "report-signals", "hold"), nil)
-			h.ready(t)
-			h.tell(t, "run")
-			members := hall.wait(t, 4)
-			for _, m := range members {
-				m.next(t) // listening
-			}
-			h.tell(t, "deadline 300ms")
-			h.tell(t, "signal") // once heard, the keeper knows the deadline too
-			for _, m := range members {
-				m.lines.Scan()
-			}
-			victims := tc.victims(h)
-			freeze(t, victims...)
-			waitEnd(t, members)
-			for _, pid := range victims {
-				if threadStates(pid) == "" {
-					t.Errorf("process %d had to be killed first", pid)
-				}
-			}
-			// Thawed, highlander learns of it.
-			for _, pid := range victims {
-				_ = syscall.Kill(pid, syscall.SIGCONT)
-			}
-			got := h.report(t)
-			if !strings.Contains(got, ErrDeadline.Error()) && !strings.Contains(got, ErrGuardDied.Error()) {
-				t.Errorf("highlander reported %q", got)
-			}
-			h.waitAllGone(t)
+			deadlineIsKept(t, victims, "fork", "fork")
 		})
 	}
 }
