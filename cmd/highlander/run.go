@@ -22,8 +22,9 @@ import (
 )
 
 const (
-	// A highlander that wakes learns within this time whether another node has taken over.
-	wokenKnows = 5 * time.Second
+	// A highlander that wakes learns within this time whether another node has
+	// taken over. The promise that one child is left within 5 s holds for it, too.
+	wokenKnows = 4 * time.Second
 
 	holderEvery = 250 * time.Millisecond // how often a waiting node looks who holds the id
 )
