@@ -15,7 +15,7 @@ func (a *available) look(Instant) {}
 // joining: a node that comes starts at zero (rule 13).
 func (a *available) joining(p *peer) { p.unanswered = 0 }
 
-func (a *available) died(Instant, *peer) {}
+func (a *available) died(*peer) {}
 
 func (a *available) keeps(*peer) bool { return false }
 

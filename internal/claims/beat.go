@@ -104,7 +104,8 @@ func (q *quorum) expireBeats(now Instant) {
 	}
 }
 
-// free drops the votes for the claims of p (rule Q3).
+// free drops the votes for the claims of p (rule Q3). If they are given to it
+// again they are others, under another bind.
 func (q *quorum) free(now Instant, p *peer) {
 	p.tie.until = 0
 	p.tie.bind = uint64(q.m.clock.next(now))
@@ -117,10 +118,10 @@ func (q *quorum) free(now Instant, p *peer) {
 	q.m.touchAll()
 }
 
-func (q *quorum) died(now Instant, p *peer) {
+// died: what its vote was worth stays, but it has none any more.
+func (q *quorum) died(*peer) {
 	q.renewAll()
 	q.counted = false
-	q.free(now, p)
 }
 
 func (q *quorum) live(p *peer) bool {

@@ -309,7 +309,7 @@ func (m *Machine) Dead(now Instant, n Node) {
 	}
 	m.mode.look(now)
 	if p := m.known(n); p != nil && !p.dead {
-		m.mode.died(now, p)
+		m.mode.died(p)
 		m.leave(p)
 		p.dead, p.leftAt = true, m.ticks
 		for _, r := range m.ids {

@@ -10,7 +10,7 @@ type mode interface {
 	// joining is called before p comes into view, and died before it is proved to
 	// be gone; receive takes what a message of p says beside its States.
 	joining(p *peer)
-	died(now Instant, p *peer)
+	died(p *peer)
 	receive(now Instant, p *peer, msg *Message)
 	tick() // once a second
 	// keeps says whether p must not be forgotten, though it has left.
