@@ -57,7 +57,7 @@ func compareScripts(t *testing.T, file, got, want string) {
 
 // runScript returns the script with what happens in place of what was expected.
 func runScript(t *testing.T, text string) string {
-	s := &script{t: t, now: simStart, log: newJournal(), nodes: map[Node]*scriptNode{}, told: map[string]news{}}
+	s := &script{t: t, now: simStart, log: newJournal(), nodes: map[Node]*scriptNode{}, told: map[string]news{}, cuts: map[[2]Node]bool{}}
 	var out strings.Builder
 	expected := false
 	for _, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
@@ -86,18 +86,22 @@ func runScript(t *testing.T, text string) string {
 // script is a cluster that does what it is told. Messages wait until they are
 // delivered or lost.
 type script struct {
-	t      *testing.T
-	now    Instant
-	nodes  map[Node]*scriptNode
-	flight []flight
-	cut    []Node // those on one side of a split
-	brief  bool   // acknowledgements are not told
-	told   map[string]news
-	log    *journal
+	t       *testing.T
+	now     Instant
+	nodes   map[Node]*scriptNode
+	flight  []flight
+	cut     []Node // those on one side of a split
+	cuts    map[[2]Node]bool
+	cfg     Config
+	brief   bool // acknowledgements are not told
+	running bool // nor are beats
+	told    map[string]news
+	log     *journal
 }
 
 type scriptNode struct {
 	m      *Machine
+	name   string
 	silent map[Node]bool
 	frozen bool
 	gone   bool
@@ -120,17 +124,20 @@ func (s *script) do(line string) {
 	args := word[1:]
 	s.brief = word[0] == "deliver" && len(args) == 0
 	switch word[0] {
+	case "quorum": // quorum COUNT VOTERS TTL: of the nodes that start from now on
+		s.cfg = Config{Quorum: s.number(args[0]), Voters: s.number(args[1]), TTL: s.duration(args[2])}
 	case "nodes": // nodes COUNT: they all see each other
 		for n := range Node(s.number(args[0])) {
 			s.start(n+1, true)
 		}
-	case "join": // join NODE: it meets all others, as the last step of joining does
-		s.start(s.node(args[0]), true)
+	case "join": // join NODE [NAME]: it meets all others, as the last step of joining does
+		s.start(s.node(args[0]), true, args[1:]...)
 	case "observer": // observer NODE: it joins, but never votes
 		s.start(s.node(args[0]), false)
-	case "claim": // claim NODE ID
+	case "claim": // claim NODE ID [DURATION]: the last is how long stopping may take
 		n := s.node(args[0])
-		s.input(n, func(m *Machine) { s.say("%v is claimed", m.Acquire(s.now, args[1], "", 0)) })
+		stopWithin := s.duration(append(args, "0s")[2])
+		s.input(n, func(m *Machine) { s.say("%v is claimed", m.Acquire(s.now, args[1], "", stopWithin)) })
 	case "release": // release CLAIM ID
 		n, seq, _ := strings.Cut(args[0], "/")
 		s.release(s.node(n), uint64(s.number(seq)), args[1])
@@ -144,6 +151,25 @@ func (s *script) do(line string) {
 		for range s.number(args[0]) {
 			s.tick()
 		}
+	case "run": // run DURATION: it passes, with all messages, ticks and what else is due
+		s.run(s.duration(args[0]))
+	case "pass": // pass DURATION: it passes, and nobody does anything
+		s.now = s.now.add(s.duration(args[0]))
+	case "advance": // advance NODE
+		s.input(s.node(args[0]), func(m *Machine) { m.Advance(s.now) })
+	case "cut", "mend": // cut FROM TO: what the one sends does not reach the other
+		s.cuts[[2]Node{s.node(args[0]), s.node(args[1])}] = word[0] == "cut"
+	case "dead": // dead NODE OTHER...: these learn that the node is gone
+		for _, o := range args[1:] {
+			s.input(s.node(o), func(m *Machine) { m.Dead(s.now, s.node(args[0])) })
+		}
+	case "goodbye": // goodbye NODE: it leaves, and tells all
+		s.goodbye(s.node(args[0]))
+	case "lease": // lease CLAIM ID: how long it lasts
+		s.lease(args[0], args[1])
+	case "names": // names NODE: what it thinks of the names of the voters
+		m := s.nodes[s.node(args[0])].m
+		s.say("%s: too many %v, shared %v", args[0], m.Excess(), m.Shared())
 	case "see", "miss": // see NODE OTHER: what the failure detector of NODE says
 		s.view(s.node(args[0]), s.node(args[1]), word[0] == "see")
 	case "split": // split NODE...: these and the others neither reach nor see each other
@@ -191,15 +217,81 @@ func (s *script) all() []Node {
 	return all
 }
 
-func (s *script) start(n Node, voter bool) {
-	s.nodes[n] = &scriptNode{m: New(s.now, Config{Self: n, Observer: !voter}), silent: map[Node]bool{}}
+func (s *script) start(n Node, voter bool, name ...string) {
+	x := &scriptNode{name: append(name, fmt.Sprint("n", n))[0], silent: map[Node]bool{}}
+	cfg := s.cfg
+	cfg.Self, cfg.Name, cfg.Observer = n, x.name, !voter
+	x.m = New(s.now, cfg)
+	s.nodes[n] = x
 	for _, o := range s.all() {
 		if o != n {
-			s.nodes[n].m.MergeHLC(s.nodes[o].m.HLC())
-			s.input(n, func(m *Machine) { m.NodeUp(s.now, o, fmt.Sprint("n", o), true) })
-			s.input(o, func(m *Machine) { m.NodeUp(s.now, n, fmt.Sprint("n", n), voter) })
+			x.m.MergeHLC(s.nodes[o].m.HLC())
+			s.input(n, func(m *Machine) { m.NodeUp(s.now, o, s.nodes[o].name, true) })
+			s.input(o, func(m *Machine) { m.NodeUp(s.now, n, x.name, voter) })
 		}
 	}
+}
+
+func (s *script) duration(arg string) time.Duration {
+	d, err := time.ParseDuration(arg)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+// run lets time pass: whatever is due is done, and all messages arrive.
+func (s *script) run(d time.Duration) {
+	s.brief, s.running = true, true
+	end := s.now.add(d)
+	tick := s.now.add(time.Second)
+	for s.deliver(nil, true); ; s.deliver(nil, true) {
+		next := min(end.Up, tick.Up)
+		for _, n := range s.all() {
+			if at, ok := s.nodes[n].m.NextAdvance(); ok && !s.nodes[n].frozen {
+				next = min(next, max(at, s.now.Up))
+			}
+		}
+		s.now = s.now.add(next - s.now.Up)
+		if s.now.Up >= end.Up {
+			break
+		}
+		ticks := s.now.Up >= tick.Up
+		if ticks {
+			tick = tick.add(time.Second)
+		}
+		for _, n := range s.all() {
+			switch at, ok := s.nodes[n].m.NextAdvance(); {
+			case s.nodes[n].frozen:
+			case ticks:
+				s.input(n, func(m *Machine) { m.Tick(s.now) })
+			case ok && at <= s.now.Up:
+				s.input(n, func(m *Machine) { m.Advance(s.now) })
+			}
+		}
+	}
+	s.brief, s.running = false, false
+}
+
+func (s *script) goodbye(n Node) {
+	s.nodes[n].gone = true
+	for _, o := range s.all() {
+		s.input(o, func(m *Machine) { m.Goodbye(s.now, n) })
+	}
+}
+
+func (s *script) lease(claim, id string) {
+	n, seq, _ := strings.Cut(claim, "/")
+	m := s.nodes[s.node(n)].m
+	for _, o := range m.ids[id].own {
+		if o.Seq == uint64(s.number(seq)) {
+			if end := m.Expires(o.Claim); end != 0 {
+				s.say("%s lasts %v", claim, (end - s.now.Up).Round(10*time.Millisecond))
+				return
+			}
+		}
+	}
+	s.say("%s is no lease", claim)
 }
 
 // input gives something to n's machine, tells what it did, and fetches what it
@@ -211,6 +303,9 @@ func (s *script) input(n Node, do func(*Machine)) {
 	for _, e := range events {
 		if e.Kind == Conflict {
 			s.say("%v ENDS, another holder is kept", e.Claim)
+		}
+		if e.Kind == Expired {
+			s.say("%v HAS RUN OUT", e.Claim)
 		}
 	}
 	s.tellSilence(n)
@@ -256,10 +351,14 @@ func (s *script) fetch(n Node) {
 			s.flight = append(s.flight, flight{n, to, AppendMessage(nil, msg)})
 		}
 		news := slices.DeleteFunc(slices.Clone(msg.Updates), func(u Update) bool { return s.toldBefore(n, to, u) })
-		if len(news) == 0 {
+		shown := Message{From: n, To: to, Updates: news}
+		if !s.running {
+			shown.Beat, shown.Back = msg.Beat, msg.Back
+		}
+		what := s.log.message(shown)
+		if what == "" {
 			continue
 		}
-		what := s.log.message(Message{From: n, To: to, Updates: news})
 		i := slices.IndexFunc(all, func(a said) bool { return a.what == what })
 		if i < 0 {
 			i = len(all)
@@ -282,7 +381,7 @@ func (s *script) toldBefore(from, to Node, u Update) bool {
 }
 
 func (s *script) reaches(from, to Node) bool {
-	return !s.nodes[to].gone && slices.Contains(s.cut, from) == slices.Contains(s.cut, to)
+	return !s.nodes[to].gone && !s.cuts[[2]Node{from, to}] && slices.Contains(s.cut, from) == slices.Contains(s.cut, to)
 }
 
 func (s *script) release(n Node, seq uint64, id string) {
@@ -353,7 +452,7 @@ func (s *script) tick() {
 func (s *script) view(n, o Node, sees bool) {
 	s.input(n, func(m *Machine) {
 		if sees {
-			m.NodeUp(s.now, o, fmt.Sprint("n", o), true)
+			m.NodeUp(s.now, o, s.nodes[o].name, true)
 		} else {
 			m.NodeDown(s.now, o)
 		}

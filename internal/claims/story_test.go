@@ -159,6 +159,15 @@ func (j *journal) message(msg Message) string {
 	if msg.Pong != 0 {
 		parts = append(parts, "pong")
 	}
+	if msg.Beat.K != 0 {
+		parts = append(parts, "beat")
+	}
+	switch {
+	case msg.Back.K != 0:
+		parts = append(parts, "beat counted")
+	case msg.Back.Stamp != 0:
+		parts = append(parts, "beat not counted")
+	}
 	for _, u := range msg.Updates {
 		parts = append(parts, j.update(msg.From, msg.To, u))
 	}
