@@ -1,6 +1,7 @@
 package claims
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 func FuzzMachine(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{opUp, 0, opAcquire, 0, opReceive, 0, 1, 0, 0, 1, 0, 5, 1, 1, 3, opTick, opFetch})
+	f.Add([]byte{opUp, 0, 1, 1, opPass, 150, opAdvance, opAcquire, 0, 0, opFetch, opReceive, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 1, 1, opFetch, opAdvance, opDead, 0})
 	f.Add([]byte{opUp, 0, opUp, 1, opAcquire, 0, opFetch, opReceive, 0, 0, 0, 0, 0, 0, 9, 1, 0, 0, opReceive, 1, 2, 1, 0, 0, 0, 9, 1, 0, 0, opTick, opFetch, opRelease})
 	rng := rand.New(rand.NewPCG(1, 0))
 	for range 300 {
@@ -25,14 +27,23 @@ func FuzzMachine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, script []byte) {
 		const most = 1000 // a longer script takes long, but shows nothing new
 		script = script[:min(most, len(script))]
-		z := &fuzzed{t: t, script: script, now: simStart, m: New(simStart, Config{Self: 1})}
-		z.m.idleTicks, z.m.goneTicks = 2, 4
-		for len(z.script) > 0 {
-			z.step()
-			z.check()
+		for _, cfg := range []Config{
+			{Self: 1},
+			{Self: 1, Name: "v0", Quorum: 2, Voters: 3, TTL: fuzzTTL},
+			{Self: 1, Name: "v0", Quorum: 1, Voters: 1, TTL: fuzzTTL},
+			{Self: 1, Observer: true, Quorum: 2, Voters: 3, TTL: fuzzTTL},
+		} {
+			z := &fuzzed{t: t, script: script, now: simStart, m: New(simStart, cfg), ends: map[Claim]time.Duration{}}
+			z.m.idleTicks, z.m.goneTicks = 2, 4
+			for len(z.script) > 0 {
+				z.step()
+				z.check()
+			}
 		}
 	})
 }
+
+const fuzzTTL = 100 * ms
 
 const (
 	opUp byte = iota
@@ -44,6 +55,10 @@ const (
 	opFetch
 	opRepeat
 	opRaw
+	opAdvance
+	opPass
+	opDead
+	opGoodbye
 	opCount
 )
 
@@ -54,6 +69,7 @@ type fuzzed struct {
 	now    Instant
 	m      *Machine
 	mine   []Claim
+	ends   map[Claim]time.Duration // of leases, as last told
 }
 
 // next returns the next byte of the script below n.
@@ -73,13 +89,15 @@ func (z *fuzzed) step() {
 	z.now = z.now.add(time.Millisecond)
 	switch z.next(opCount) {
 	case opUp:
-		z.m.NodeUp(z.now, z.peer(), "", z.next(4) != 0)
+		z.m.NodeUp(z.now, z.peer(), fmt.Sprint("v", z.next(4)), z.next(4) != 0)
 	case opDown:
 		z.m.NodeDown(z.now, z.peer())
 	case opTick:
 		z.m.Tick(z.now)
 	case opAcquire:
-		z.mine = append(z.mine, z.m.Acquire(z.now, z.id(), "", 0))
+		if !z.m.cfg.Observer {
+			z.mine = append(z.mine, z.m.Acquire(z.now, z.id(), "", time.Duration(z.next(40))*ms))
+		}
 	case opRelease:
 		if len(z.mine) > 0 {
 			z.m.Release(z.now, z.id(), z.mine[int(z.next(8))%len(z.mine)])
@@ -98,7 +116,40 @@ func (z *fuzzed) step() {
 			z.m.Receive(z.now, msg)
 		}
 		z.script = z.script[n:]
+	case opAdvance:
+		z.advance()
+	case opPass:
+		z.now = z.now.add(time.Duration(z.next(200)) * ms)
+	case opDead:
+		z.m.Dead(z.now, z.peer())
+	case opGoodbye:
+		z.m.Goodbye(z.now, z.peer())
 	}
+}
+
+// advance waits until there is something to look at, and checks that it is done
+// with then: a program that calls Advance when it is told must come to rest.
+func (z *fuzzed) advance() {
+	at, ok := z.m.NextAdvance()
+	if !ok {
+		return
+	}
+	z.now = z.now.add(max(0, at-z.now.Up))
+	z.m.Advance(z.now)
+	if at, ok := z.m.NextAdvance(); ok && at <= z.now.Up {
+		z.t.Fatalf("Advance at %v is due at %v again", z.now.Up, at)
+	}
+}
+
+// moment is near the machine's clock, as true ones are, or anything.
+func (z *fuzzed) moment() time.Duration {
+	switch z.next(3) {
+	case 0:
+		return time.Duration(z.next(8))
+	case 1:
+		return z.now.Up
+	}
+	return z.now.Up + (time.Duration(z.next(255))-127)*ms
 }
 
 // version is near the machine's clock, as true ones are, or anything.
@@ -122,6 +173,11 @@ func (z *fuzzed) claim() Claim {
 // message is well-formed, but need not be true.
 func (z *fuzzed) message() Message {
 	msg := Message{From: z.peer(), To: 1, HLC: HLC(z.next(8)), Since: HLC(z.next(3)), Ping: uint64(z.next(2)), Pong: uint64(z.next(4))}
+	if z.next(2) == 0 {
+		msg.Bind = uint64(z.next(4))
+		msg.Beat = Beat{K: z.moment(), Echo: z.moment()}
+		msg.Back = Back{K: z.moment(), Stamp: z.moment()}
+	}
 	for range z.next(3) {
 		s := &State{ID: z.id(), Ver: z.version(), Floor: uint64(z.version())}
 		s.Vote = Vote{Epoch: uint64(z.version()), Claim: z.claim(), Recall: z.next(2) == 0}
@@ -169,11 +225,38 @@ func (z *fuzzed) check() {
 				holders++
 			}
 		}
-		if holders > 1 {
+		if holders > 1 && z.m.cfg.Quorum == 0 { // voters that lie may make two
 			z.t.Fatalf("%s has %d holders here", id, holders)
 		}
 	}
 	z.checkOutboxes()
+	z.checkQuorum()
+}
+
+// checkQuorum: leases do not end earlier than was told, and nothing is kept of
+// claims that are no more.
+func (z *fuzzed) checkQuorum() {
+	q, ok := z.m.mode.(*quorum)
+	if !ok {
+		return
+	}
+	for c := range q.claims {
+		end := z.m.Expires(c)
+		if end < z.ends[c] {
+			z.t.Fatalf("%v lasts until %v, after %v was told", c, end, z.ends[c])
+		}
+		z.ends[c] = end
+		if end != 0 && end <= q.now {
+			z.t.Fatalf("%v has run out at %v, it is %v", c, end, q.now)
+		}
+	}
+	own := 0
+	for _, r := range z.m.ids {
+		own += len(r.own)
+	}
+	if len(q.claims) != own || len(q.winners) > len(z.mine) || len(q.awaiting) > len(z.mine) {
+		z.t.Fatalf("%d claims of %d, %d winners and %d ids that wait are kept", len(q.claims), own, len(q.winners), len(q.awaiting))
+	}
 }
 
 // checkOutboxes: a link says send exactly if the record is in that outbox, and

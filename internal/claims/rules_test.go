@@ -29,6 +29,11 @@ func TestMessagesOutOfRangeAreDropped(t *testing.T) {
 		"epoch":   func(_ *Message, u *Update) { u.Vote.Epoch = uint64(maxHLC) },
 		"token":   func(_ *Message, u *Update) { u.Claims = []ClaimState{{Seq: 1, Token: uint64(maxHLC)}} },
 		"stamp":   func(_ *Message, u *Update) { u.Claims = []ClaimState{{Seq: 1, Stamp: maxHLC}} },
+		"bind":    func(m *Message, _ *Update) { m.Bind = uint64(maxHLC) },
+		"beat":    func(m *Message, _ *Update) { m.Beat.K = maxUp },
+		"echo":    func(m *Message, _ *Update) { m.Beat.Echo = -1 },
+		"back":    func(m *Message, _ *Update) { m.Back.K = maxUp },
+		"answer":  func(m *Message, _ *Update) { m.Back.Stamp = maxUp },
 		"nobody":  func(m *Message, _ *Update) { m.From = 0 },
 		"self":    func(m *Message, _ *Update) { m.From = 1 },
 		"other":   func(m *Message, _ *Update) { m.To = 3 }, // an earlier start of this process

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"reflect"
 	"testing"
+	"time"
 )
 
 func sampleMessage() Message {
@@ -19,8 +20,19 @@ func sampleMessage() Message {
 	}
 }
 
+// quorumMessages have each what quorum mode says, alone and together.
+func quorumMessages() []Message {
+	bind, beat, back := uint64(1)<<60, Beat{K: time.Hour, Echo: time.Minute}, Back{K: time.Minute, Stamp: time.Hour}
+	return []Message{
+		{From: 1, To: 2, Bind: bind},
+		{From: 1, To: 2, Beat: Beat{K: 1}},
+		{From: 1, To: 2, Back: Back{Stamp: 1}},
+		{From: 1, To: 2, Bind: bind, Beat: beat, Back: back, Updates: sampleMessage().Updates},
+	}
+}
+
 func TestMessageSurvivesTheWire(t *testing.T) {
-	for _, msg := range []Message{{From: 1, To: 2}, sampleMessage()} {
+	for _, msg := range append(quorumMessages(), Message{From: 1, To: 2}, sampleMessage()) {
 		got, err := ParseMessage(AppendMessage(nil, msg))
 		if err != nil {
 			t.Fatal(err)
@@ -32,7 +44,7 @@ func TestMessageSurvivesTheWire(t *testing.T) {
 }
 
 func TestEveryTruncationIsMalformed(t *testing.T) {
-	b := AppendMessage(nil, sampleMessage())
+	b := AppendMessage(nil, quorumMessages()[3])
 	for n := range b {
 		if _, err := ParseMessage(b[:n]); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%d of %d bytes: error %v, want ErrMalformed", n, len(b), err)
@@ -51,10 +63,30 @@ func TestTooManyVotesAreMalformed(t *testing.T) {
 	}
 }
 
+// A message says what it has in one way only.
+func TestTiesThatSayNothingAreMalformed(t *testing.T) {
+	plain := AppendMessage(nil, Message{From: 1, To: 2})
+	flags := len(plain) - 2 // before the number of Updates
+	for name, tie := range map[string][]byte{
+		"unknown":  {8},
+		"no bind":  append([]byte{flagBind}, make([]byte, 8)...),
+		"no beat":  append([]byte{flagBeat}, make([]byte, 16)...),
+		"no stamp": append([]byte{flagBack}, make([]byte, 16)...),
+	} {
+		b := append(append(append([]byte{}, plain[:flags]...), tie...), 0)
+		if _, err := ParseMessage(b); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: error %v, want ErrMalformed", name, err)
+		}
+	}
+}
+
 // FuzzParseMessage feeds what parses to a machine, too: neither may panic.
 func FuzzParseMessage(f *testing.F) {
 	f.Add(AppendMessage(nil, sampleMessage()))
 	f.Add(AppendMessage(nil, Message{From: 1, To: 2, Ping: 1}))
+	for _, msg := range quorumMessages() {
+		f.Add(AppendMessage(nil, msg))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		msg, err := ParseMessage(b)
 		if err != nil {
@@ -64,11 +96,13 @@ func FuzzParseMessage(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(again, msg) {
 			t.Fatalf("%+v came back as %+v, %v", msg, again, err)
 		}
-		now := Instant{Wall: msg.HLC.Time()}
-		m := New(now, Config{Self: 2})
-		m.NodeUp(now, msg.From, "", true)
-		m.Acquire(now, "a", "", 0)
-		m.Receive(now, msg)
-		m.Tick(now)
+		for _, quorum := range []int{0, 2} {
+			now := Instant{Wall: msg.HLC.Time()}
+			m := New(now, Config{Self: 2, Quorum: quorum, Voters: 3, TTL: time.Second})
+			m.NodeUp(now, msg.From, "n1", true)
+			m.Acquire(now, "a", "", 0)
+			m.Receive(now, msg)
+			m.Tick(now.add(2 * time.Second))
+		}
 	})
 }
