@@ -154,6 +154,10 @@ func (w *world) checkGrant(l *lease) {
 		}
 	}
 	for _, o := range w.leases(l.id, func(o *lease) bool { return !o.held }) {
+		if w.profile.ttl > 0 {
+			w.checkTurn(l, o)
+			continue
+		}
 		x, y := l.node, o.node
 		if y.frozen || x != y && !(x.view[y.name-1] && y.view[x.name-1]) {
 			continue
@@ -247,7 +251,7 @@ func (w *world) checkCalm() {
 			w.heldAt[id] = w.now
 		}
 		since := w.now - max(w.calmSince, w.heldAt[id])
-		if w.settledCalm() && since > 8*sec {
+		if w.settledCalm() && since > w.patience() {
 			w.violate("none", "nobody holds %s for %v:%s", id, since, names(w.leases(id, claimed)))
 		}
 		if len(hs) > 1 && w.now-w.calmSince > w.profile.bigDelay+6*sec {
@@ -293,8 +297,10 @@ func (w *world) settled() bool {
 func (w *world) watchConvergence() {
 	after := w.now - w.profile.chaos
 	switch {
-	case !w.settled():
+	case !w.settled(), w.profile.ttl > 0 && !w.calm:
 		w.converged = -1
+	case w.converged < 0 && w.profile.ttl > 0:
+		w.converged = w.now - w.calmSince // the views have to be right before
 	case w.converged < 0:
 		w.converged = after
 	}

@@ -33,6 +33,7 @@ type profile struct {
 
 	ttl   time.Duration // of quorum mode; zero: available mode
 	proof float64       // share of the crashes that are proved
+	young float64       // share of the holders that crash before they have said so
 
 	// Events a second.
 	acquire, crash, freeze, flap, split, link, step float64
@@ -180,8 +181,13 @@ func (w *world) someoneGivesUp() {
 // someCrash ends a process. Half of the crashes are noticed by most others at
 // once, as when a connection breaks.
 func (w *world) someCrash() {
-	n := w.someoneOrHolder()
-	if n == nil || len(w.live()) <= 1 {
+	if n := w.someoneOrHolder(); n != nil {
+		w.crash(n)
+	}
+}
+
+func (w *world) crash(n *simNode) {
+	if len(w.live()) <= 1 || w.amnesia() && len(w.live()) == w.quorum {
 		return
 	}
 	w.fault(nil)
@@ -402,11 +408,14 @@ func (w *world) endChaos() {
 		}
 	}
 	for h := range w.hosts {
-		if w.chance(0.7) || w.profile.ttl > 0 && !w.quorate() {
+		if !w.amnesia() && w.chance(0.7) || !w.quorate() {
 			w.boot(h)
 		}
 	}
 	w.profile.loss = min(w.profile.loss, 0.02)
+	if w.profile.ttl > 0 {
+		w.profile.slow = min(w.profile.slow, 0.05)
+	}
 	w.after(100*ms, w.watchConvergence)
 	w.after(14*sec, w.drain)
 }

@@ -307,6 +307,239 @@ var mutations = []mutation{
 		tests: "TestScripts/19", kinds: "script",
 	},
 
+	// Quorum mode.
+	{
+		rule:    "Q1 leaving the view frees nothing",
+		edits:   []edit{{"beat.go", "return p.tie.until != 0\n", "return p.tie.until != 0 && p.inView\n"}},
+		profile: "q-fp", seeds: 50, kinds: "two-leases",
+	},
+	{
+		rule:    "Q1 claims count when a beat was counted",
+		edits:   []edit{{"beat.go", "return p.tie.until != 0\n", "return p.inView || p.tie.until != 0\n"}},
+		profile: "q-partial", seeds: 50, kinds: "stall",
+	},
+	{
+		rule:  "Q2 a beat of a node that does not hear this one is not counted",
+		edits: []edit{{"beat.go", "b.Echo > q.now || b.Echo < q.now-q.m.cfg.TTL", "false"}},
+		tests: "TestScripts/q03", kinds: "script",
+	},
+	{
+		rule:  "Q2 nor is a beat that is older than the TTL",
+		edits: []edit{{"beat.go", "b.Echo > q.now || b.Echo < q.now-q.m.cfg.TTL", "b.Echo == 0"}},
+		tests: "TestScripts/q04", kinds: "script",
+	},
+	{
+		rule:  "Q2 a stamp that was never given is no stamp",
+		edits: []edit{{"beat.go", "b.Echo > q.now || b.Echo < q.now-q.m.cfg.TTL", "b.Echo < q.now-q.m.cfg.TTL"}},
+		tests: "TestEchoInAdvance", kinds: "was counted",
+	},
+	{
+		rule:    "Q2 the stamp of an answer is echoed",
+		edits:   []edit{{"beat.go", "p.tie.echo = b.Stamp\n", ""}},
+		profile: "q-clean", seeds: 20, kinds: "none",
+	},
+	{
+		rule:  "Q2 after a beat that was not counted a fresh one is sent at once",
+		edits: []edit{{"beat.go", "p.tie.due = p.tie.due || b.Stamp != p.tie.echo\n", ""}},
+		tests: "TestScripts/q01", kinds: "script",
+	},
+	{
+		rule:  "Q2 but not twice for one answer",
+		edits: []edit{{"beat.go", "p.tie.due || b.Stamp != p.tie.echo\n", "true\n"}},
+		tests: "TestRepeatedAnswer", kinds: "beat",
+	},
+	{
+		rule:    "Q2 a lease counts from the sending of the beat",
+		edits:   []edit{{"beat.go", "p.tie.acked = b.K", "p.tie.acked = q.now"}},
+		profile: "q-late", seeds: 150, kinds: "two-leases",
+	},
+	{
+		rule:  "Q2 a beat that was not sent is not answered",
+		edits: []edit{{"beat.go", "b.K <= p.tie.acked || b.K > p.tie.sent", "b.K <= p.tie.acked"}},
+		tests: "TestAnswerInAdvance", kinds: "acknowledged",
+	},
+	{
+		rule:    "Q2 a beat is sent each quarter of the TTL",
+		edits:   []edit{{"beat.go", "q.beatAt = q.now + q.m.cfg.TTL/4", "q.beatAt = q.now + q.m.cfg.TTL"}},
+		profile: "q-clean", seeds: 20, kinds: "none",
+	},
+	{
+		rule:  "Q2 and with the first claim",
+		edits: []edit{{"quorum.go", "if len(q.claims) == 1 {", "if false {"}},
+		tests: "TestScripts/q01", kinds: "script",
+	},
+	{
+		rule:  "Q2 who has no claim sends no beats",
+		edits: []edit{{"beat.go", " && p.voter && len(q.claims) > 0 }", " && p.voter }"}},
+		tests: "TestScripts/q01", kinds: "script",
+	},
+	{
+		rule:    "Q3 votes are dropped when the TTL has passed without a beat",
+		edits:   []edit{{"quorum.go", "q.now >= q.expireAt", "false"}},
+		profile: "q-clean", seeds: 20, kinds: "none",
+	},
+	{
+		rule:    "Q3 and not before",
+		edits:   []edit{{"beat.go", "p.tie.until = q.now + q.m.cfg.TTL\n", "p.tie.until = q.now + q.m.cfg.TTL*9/10\n"}},
+		profile: "q-freeze", seeds: 200, kinds: "two-leases",
+	},
+	{
+		rule: "Q3 a vote that was dropped is given anew",
+		edits: []edit{{"beat.go", `			r.vote = Vote{Epoch: r.vote.Epoch + 1}
+			r.changed = true
+`, ""}},
+		tests: "TestVoterLooksAtTheTimeFirst", kinds: "given anew",
+	},
+	{
+		rule:  "Q3 dropping votes raises the bind",
+		edits: []edit{{"beat.go", "p.tie.bind = uint64(q.m.clock.next(now))\n\tfor", "for"}},
+		tests: "TestScripts/q10", kinds: "script",
+	},
+	{
+		rule:  "Q3 an answer tells the bind",
+		edits: []edit{{"beat.go", "p.tie.bound = max(p.tie.bound, msg.Bind)", "if len(msg.Updates) > 0 {\n\t\tp.tie.bound = max(p.tie.bound, msg.Bind)\n\t}"}},
+		tests: "TestScripts/q10", kinds: "script",
+	},
+	{
+		rule:  "Q3 a vote below the highest bind does not count",
+		edits: []edit{{"quorum.go", "return l.votesFor(c) && l.bind == p.tie.bound", "return l.votesFor(c)"}},
+		tests: "TestScripts/q10", kinds: "script",
+	},
+	{
+		rule:  "Q3 a forgotten peer gets a bind above all that it had",
+		edits: []edit{{"beat.go", "if p.tie.bind == 0 {", "if false {"}},
+		tests: "TestBindOfAForgottenPeer", kinds: "bind",
+	},
+	{
+		// For votes it is the stamp in a beat that matters. This order makes what
+		// happens depend on nothing else.
+		rule: "Q3 a voter looks at the time before it counts a beat",
+		edits: []edit{{"machine.go", "m.mode.look(now)\n\tif p := m.known(msg.From)", `q := m.mode.(*quorum)
+	q.now = now.Up
+	if p := m.known(msg.From)`}},
+		tests: "TestVoterLooksAtTheTimeFirst", kinds: "bind",
+	},
+	{
+		rule:  "Q3 a voter settles before it acknowledges",
+		edits: []edit{{"machine.go", "m.update(now, p, u, msg.Bind)\n\t\t}\n\t}\n\tm.finish(now)", "m.update(now, p, u, msg.Bind)\n\t\t}\n\t}"}},
+		tests: "TestVoterLooksAtTheTimeFirst", kinds: "vote",
+	},
+	{
+		rule:    "Q4 two per cent are left for the clocks",
+		edits:   []edit{{"quorum.go", "ttl - ttl/50", "ttl"}},
+		profile: "q-freeze", seeds: 300, kinds: "two-leases",
+	},
+	{
+		rule:    "Q4 the lease ends with the Quorum-th vote",
+		edits:   []edit{{"quorum.go", "sent[q.m.cfg.Quorum-1] +", "sent[max(0, q.m.cfg.Quorum-2)] +"}},
+		profile: "q-restart", seeds: 50, kinds: "two-leases",
+	},
+	{
+		rule: "Q4 as many votes as the quorum",
+		edits: []edit{
+			{"quorum.go", "if len(sent) < q.m.cfg.Quorum {", "if len(sent) < q.m.cfg.Quorum-1 {"},
+			{"quorum.go", "sent[q.m.cfg.Quorum-1] +", "sent[max(0, q.m.cfg.Quorum-2)] +"},
+			{"quorum.go", "votes < q.m.cfg.Quorum &&", "votes < q.m.cfg.Quorum-1 &&"},
+			{"quorum.go", "q.acks(r, o) < q.m.cfg.Quorum", "q.acks(r, o) < q.m.cfg.Quorum-1"},
+		},
+		profile: "q-calm", seeds: 50, kinds: "two-leases|token",
+	},
+	{
+		rule:  "Q4 a claim wins when more than a quarter of the TTL is left",
+		edits: []edit{{"quorum.go", "end <= q.now+q.m.cfg.TTL/4 ||", ""}},
+		tests: "TestScripts/q10", kinds: "script",
+	},
+	{
+		rule:    "Q4 the lease is handed out when Quorum voters know the token",
+		edits:   []edit{{"quorum.go", "q.acks(r, o) < q.m.cfg.Quorum || ", ""}},
+		profile: "q-skew", seeds: 400, kinds: "token",
+	},
+	{
+		rule:    "Q4 and when there is time to stop",
+		edits:   []edit{{"quorum.go", " || o.until-q.now <= o.stopWithin+q.m.cfg.TTL/8", ""}},
+		profile: "q-link", seeds: 100, kinds: "short",
+	},
+	{
+		rule:    "Q4 a lease that has run out is gone",
+		edits:   []edit{{"quorum.go", "if q.now >= o.until {", "if false {"}},
+		profile: "q-freeze", seeds: 20, kinds: "revived",
+	},
+	{
+		rule:  "Q4 and is not renewed by whoever wakes",
+		edits: []edit{{"quorum.go", "q.renewAll() // by what was known", "q.now, q.counted = now.Up, false\n\t\tq.renewAll() // by what was known"}},
+		tests: "TestScripts/q09", kinds: "script",
+	},
+	{
+		rule:    "Q4 the end of a lease never goes back",
+		edits:   []edit{{"quorum.go", "o.until = max(o.until, end)", "o.until = end"}},
+		profile: "q-fp", seeds: 50, kinds: "shortened",
+	},
+	{
+		rule:  "Q4 what votes are worth is taken down before a voter counts no more",
+		edits: []edit{{"beat.go", "func (q *quorum) died(*peer) {\n\tq.renewAll()", "func (q *quorum) died(*peer) {"}},
+		tests: "TestLeaseOutlivesTheDeathOfAVoter", kinds: "lasts",
+	},
+	{
+		rule:    "Q5 who has started votes for nobody",
+		edits:   []edit{{"quorum.go", "voteAt: now.Up + startup(m.cfg.TTL)", "voteAt: now.Up"}},
+		profile: "q-restart", seeds: 20, kinds: "two-leases",
+	},
+	{
+		rule:    "Q5 for as long as an earlier vote may be bound",
+		edits:   []edit{{"quorum.go", "return ttl + ttl/25", "return ttl / 2"}},
+		profile: "q-restart", seeds: 20, kinds: "two-leases",
+	},
+	{
+		rule:  "Q6 proof of death frees the votes",
+		edits: []edit{{"machine.go", "m.link(r, p).state = nil\n\t\t}\n\t\tm.touchAll()", "_ = r\n\t\t}\n\t\tm.touchAll()"}},
+		tests: "TestScripts/q02", kinds: "script",
+	},
+	{
+		rule:  "Q6 the dead are not heard",
+		edits: []edit{{"machine.go", "p != nil && !p.dead {\n\t\tm.clock", "p != nil {\n\t\tm.clock"}},
+		tests: "TestScripts/q12", kinds: "script",
+	},
+	{
+		rule:  "Q6 the dead do not come back",
+		edits: []edit{{"machine.go", "if p.dead {\n\t\tm.finish(now)\n\t\treturn\n\t}", ""}},
+		tests: "TestScripts/q02", kinds: "script",
+	},
+	{
+		rule:  "votes of two that share a name do not count",
+		edits: []edit{{"quorum.go", "case own || q.present(p) && q.twin(p, p.name):", "case own:"}, {"quorum.go", "case !p.dead && !q.twin(p, p.name):", "case !p.dead:"}},
+		tests: "TestScripts/q07", kinds: "script",
+	},
+	{
+		rule:  "nor while a vote of the one that has left may be bound",
+		edits: []edit{{"quorum.go", "return p.inView || p.tie.heard != 0 && q.now < p.tie.heard+startup(q.m.cfg.TTL)", "return p.inView"}},
+		tests: "TestScripts/q07", kinds: "script",
+	},
+	{
+		rule:  "nor does one's own vote",
+		edits: []edit{{"quorum.go", "q.self = !q.twin(nil, q.m.cfg.Name)", ""}},
+		tests: "TestScripts/q13", kinds: "script",
+	},
+	{
+		rule:  "nobody wins when there are too many voters",
+		edits: []edit{{"quorum.go", "|| len(q.names) > q.m.cfg.Voters", ""}},
+		tests: "TestScripts/q08", kinds: "script",
+	},
+	{
+		rule:  "a voter that has left may be back",
+		edits: []edit{{"quorum.go", "(p.goodbye || p.dead) && !q.present(p)", "!q.present(p)"}},
+		tests: "TestVotersThatMayBeBack", kinds: "voters",
+	},
+	{
+		rule:  "but not one that said goodbye",
+		edits: []edit{{"quorum.go", "(p.goodbye || p.dead) && !q.present(p)", "p.dead && !q.present(p)"}},
+		tests: "TestScripts/q08", kinds: "script",
+	},
+	{
+		rule:  "a peer whose claims have votes is not forgotten",
+		edits: []edit{{"beat.go", "keeps(p *peer) bool { return p.tie.until != 0 ||", "keeps(p *peer) bool { return"}, {"quorum.go", "return p.inView || p.tie.heard != 0 && q.now < p.tie.heard+startup(q.m.cfg.TTL)", "return p.inView"}},
+		tests: "TestBoundPeerIsNotForgotten", kinds: "vote",
+	},
+
 	// What keeps hostile or broken peers from doing lasting harm.
 	{
 		rule:  "messages out of range are dropped",
@@ -379,7 +612,7 @@ func seedsOf(ms []mutation) map[string]int {
 }
 
 func simArgs(profile string, seeds int) []string {
-	return []string{"-test.run=^TestSim$", "-test.timeout=2m", "-profile=" + profile, fmt.Sprint("-seeds=", seeds)}
+	return []string{"-test.run=^TestSim(Quorum)?$", "-test.timeout=2m", "-profile=" + profile, fmt.Sprint("-seeds=", seeds)}
 }
 
 // check builds the tests without the rule and runs them.

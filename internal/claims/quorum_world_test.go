@@ -40,6 +40,19 @@ func quorumProfiles() []profile {
 	add("late", func(p *profile) {
 		p.slow, p.bigDelay, p.dup, p.split, p.freeze, p.skew = 0.4, 8*sec, 0.3, 0.05, 0.05, 20*sec
 	})
+	// Leases run out faster than what was lost is said again, and views change.
+	add("short", func(p *profile) {
+		p.ttl, p.loss, p.dup, p.slow, p.busy, p.skew = 700*ms, 0.3, 0.2, 0.3, 0.3, 20*sec
+		p.link, p.flap, p.acquire, p.release, p.ids = 0.8, 0.5, 2, 0.8, 1
+	})
+	// Voters learn of claims at very different times.
+	add("crowd", func(p *profile) {
+		p.hosts, p.ids, p.loss, p.slow, p.busy, p.link, p.skew = 5, 1, 0.3, 0.7, 0.3, 0.5, 20*sec
+		p.acquire, p.release, p.claims = 6, 1, 3
+	})
+	// The holder of a token that only few have heard of crashes, and its clock was
+	// ahead of all others.
+	add("skew", func(p *profile) { p.crash, p.proof, p.young, p.skew, p.hosts = 0.05, 1, 0.1, 30*sec, 7 })
 	add("mix", func(p *profile) {
 		p.observers = 0.1
 		p.flap, p.split, p.freeze, p.link, p.crash, p.restart, p.lateJoin = 0.15, 0.06, 0.1, 0.1, 0.1, 0.8, 0.2
@@ -84,6 +97,12 @@ func (w *world) quorate() bool {
 		}
 	}
 	return voters >= w.quorum
+}
+
+// amnesia says whether processes do not start again, as the clocks are so far
+// apart that they might give a token below one that they had heard of before.
+func (w *world) amnesia() bool {
+	return w.profile.ttl > 0 && w.profile.crash > 0 && w.profile.restart == 0
 }
 
 func (w *world) stopWithin() time.Duration {
@@ -189,6 +208,23 @@ func (w *world) ghostsOf(id string) []*lease {
 		}
 	}
 	return found
+}
+
+// patience is how long it takes at most, while all is well but for the messages,
+// until somebody holds.
+func (w *world) patience() time.Duration {
+	if w.profile.ttl > 0 {
+		return 15 * sec // nobody votes at first, and then many that are slow may have to give votes back
+	}
+	return 8 * sec
+}
+
+// checkTurn: first come, first served (promise 3), but only of claims that all
+// voters know: others may win while a message is under way.
+func (w *world) checkTurn(l, o *lease) {
+	if w.quiet && w.settledCalm() && w.now-o.askedAt > 4*sec && o.claim.before(l.claim) {
+		w.violate("order", "%v of %s holds before %v, which is older", l.claim, l.id, o.claim)
+	}
 }
 
 // checkTokenOrder: tokens grow in the order of the grants (promise 5).

@@ -240,6 +240,9 @@ func (n *simNode) input(do func(now Instant)) {
 	for _, e := range n.m.Events() {
 		n.event(e)
 	}
+	if !n.alive {
+		return // it crashed over what it was told
+	}
 	n.noteRenewals()
 	n.planAdvance()
 	switch {
@@ -382,6 +385,9 @@ func (n *simNode) granted(l *lease, token uint64) {
 	l.held, l.grantedAt = true, w.now
 	w.grants++
 	w.checkGrant(l)
+	if !w.quiet && w.chance(w.profile.young) {
+		w.crash(n)
+	}
 	if w.chance(w.profile.release) {
 		w.after(100*ms+w.upTo(4*sec), func() {
 			if !w.quiet {
