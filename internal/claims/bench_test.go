@@ -17,15 +17,21 @@ type wired struct {
 	states int // sent
 }
 
-func newWired(b *testing.B, ids int) *wired {
+// newWired returns three machines that see each other; in quorum mode they vote.
+func newWired(b *testing.B, ids int, mode Config) *wired {
 	w := &wired{b: b, now: simStart}
 	for n := range Node(3) {
-		w.nodes = append(w.nodes, New(w.now, Config{Self: n + 1}))
+		mode.Self, mode.Name = n+1, fmt.Sprint("n", n+1)
+		w.nodes = append(w.nodes, New(w.now, mode))
 	}
 	for _, m := range w.nodes {
 		for _, o := range w.nodes {
-			m.NodeUp(w.now, o.cfg.Self, "", true)
+			m.NodeUp(w.now, o.cfg.Self, o.cfg.Name, true)
 		}
+	}
+	w.now = w.now.add(startup(mode.TTL))
+	for _, m := range w.nodes {
+		m.Advance(w.now)
 	}
 	for i := range ids {
 		w.ids = append(w.ids, fmt.Sprintf("service/%05d", i))
@@ -86,6 +92,17 @@ func (w *wired) takeOver() {
 	w.expect(w.nodes[0])
 }
 
+// kill has the first node die with a proof; the second holds all ids then.
+func (w *wired) kill() {
+	gone := w.nodes[0]
+	w.nodes = w.nodes[1:]
+	for _, m := range w.nodes {
+		m.Dead(w.now, gone.cfg.Self)
+	}
+	w.deliver()
+	w.expect(w.nodes[0])
+}
+
 func (w *wired) expect(holder *Machine) {
 	granted := 0
 	for _, e := range holder.Events() {
@@ -100,6 +117,19 @@ func (w *wired) expect(holder *Machine) {
 
 const benchIDs = 10_000
 
+// benchModes are both modes; the TTL is the default one of the engine.
+var benchModes = map[string]Config{
+	"available": {},
+	"quorum":    {Quorum: 2, Voters: 3, TTL: 12 * time.Second},
+}
+
+// inBothModes runs a benchmark in both modes.
+func inBothModes(b *testing.B, run func(b *testing.B, mode Config)) {
+	for _, name := range []string{"available", "quorum"} {
+		b.Run(name, func(b *testing.B) { run(b, benchModes[name]) })
+	}
+}
+
 func perID(b *testing.B, w *wired) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*benchIDs), "ns/id")
 	b.ReportMetric(float64(w.states)/benchIDs, "states/id")
@@ -107,66 +137,78 @@ func perID(b *testing.B, w *wired) {
 
 // BenchmarkStart is three nodes that claim 10,000 ids, until one holds them.
 func BenchmarkStart(b *testing.B) {
-	b.ReportAllocs()
-	var w *wired
-	for b.Loop() {
-		w = newWired(b, benchIDs)
-		w.start()
-	}
-	perID(b, w)
+	inBothModes(b, func(b *testing.B, mode Config) {
+		b.ReportAllocs()
+		var w *wired
+		for b.Loop() {
+			w = newWired(b, benchIDs, mode)
+			w.start()
+		}
+		perID(b, w)
+	})
 }
 
-// BenchmarkTakeOver is the crash of the holder of 10,000 ids, until another
-// holds them.
+// BenchmarkTakeOver is the end of the holder of 10,000 ids, until another holds
+// them: in available mode it has left the view, in quorum mode its death is proved.
 func BenchmarkTakeOver(b *testing.B) {
-	b.ReportAllocs()
-	var w *wired
-	for b.Loop() {
-		b.StopTimer()
-		w = newWired(b, benchIDs)
-		w.start()
-		w.states = 0
-		b.StartTimer()
-		w.takeOver()
-	}
-	perID(b, w)
+	inBothModes(b, func(b *testing.B, mode Config) {
+		b.ReportAllocs()
+		var w *wired
+		for b.Loop() {
+			b.StopTimer()
+			w = newWired(b, benchIDs, mode)
+			w.start()
+			w.states = 0
+			b.StartTimer()
+			if mode.Quorum > 0 {
+				w.kill()
+			} else {
+				w.takeOver()
+			}
+		}
+		perID(b, w)
+	})
 }
 
-// BenchmarkIdleTick is a second in the life of a node when 10,000 ids are held
-// and nothing happens.
+// BenchmarkIdleTick is a second in the life of three nodes when 10,000 ids are held
+// and nothing happens, but in quorum mode the leases are renewed.
 func BenchmarkIdleTick(b *testing.B) {
-	w := newWired(b, benchIDs)
-	w.start()
-	for _, m := range w.nodes {
-		m.Tick(w.now)
-	}
-	w.deliver()
-	w.states = 0
-	b.ReportAllocs()
-	for b.Loop() {
-		w.now = w.now.add(time.Second)
+	inBothModes(b, func(b *testing.B, mode Config) {
+		w := newWired(b, benchIDs, mode)
+		w.start()
 		for _, m := range w.nodes {
 			m.Tick(w.now)
 		}
 		w.deliver()
-	}
-	if w.states != 0 {
-		b.Fatalf("%d States were sent", w.states)
-	}
+		w.states = 0
+		b.ReportAllocs()
+		for b.Loop() {
+			w.now = w.now.add(time.Second)
+			for _, m := range w.nodes {
+				m.Tick(w.now)
+			}
+			w.deliver()
+		}
+		if events := w.nodes[0].Events(); w.states != 0 || len(events) != 0 {
+			b.Fatalf("%d States were sent, %d things happened", w.states, len(events))
+		}
+	})
 }
 
 // BenchmarkMemory is what three nodes keep of 10,000 ids.
 func BenchmarkMemory(b *testing.B) {
-	var before, after runtime.MemStats
-	for b.Loop() {
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		w := newWired(b, benchIDs)
-		w.start()
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		runtime.KeepAlive(w)
-	}
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(3*benchIDs), "B/id/node")
-	b.ReportMetric(0, "ns/op")
+	inBothModes(b, func(b *testing.B, mode Config) {
+		var before, after runtime.MemStats
+		for b.Loop() {
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			w := newWired(b, benchIDs, mode)
+			w.start()
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			runtime.KeepAlive(w)
+		}
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(3*benchIDs), "B/id/node")
+		b.ReportMetric(0, "ns/op")
+	})
 }
