@@ -8,7 +8,7 @@ import (
 
 // quorum is the mode in which a lease takes the votes of Config.Quorum voters and
 // runs out unless they renew it, so that never two are valid at once (rules Q1 to
-// Q6). beat.go has what binds the votes, and this file what a claimant makes of
+// Q7). beat.go has what binds the votes, and this file what a claimant makes of
 // them.
 type quorum struct {
 	m   *Machine
@@ -104,9 +104,8 @@ func (q *quorum) tick() {
 	})
 }
 
-// count finds out whose votes count: those of voters that are known, but not of
-// two that share a name and may both be alive. Of those, one may have started
-// again and have forgotten for whom the other has voted.
+// count finds out whose votes count: those of voters that may be alive, but not of
+// two that share a name. Of those, each may have voted for another claim (rule Q7).
 func (q *quorum) count() {
 	if q.counted {
 		return
@@ -125,11 +124,10 @@ func (q *quorum) count() {
 		q.names = append(q.names, p.name)
 		own := !q.m.cfg.Observer && p.name == q.m.cfg.Name
 		switch {
-		case own && !q.present(p):
-			// An earlier start of this node.
-		case own || q.present(p) && q.twin(p, p.name):
+		case !q.present(p): // no vote that it gave is worth anything
+		case own || q.twin(p, p.name):
 			q.doubles = append(q.doubles, p.name)
-		case !p.dead && !q.twin(p, p.name):
+		case !p.dead:
 			q.voters = append(q.voters, p)
 		}
 	}
