@@ -780,6 +780,31 @@ func BenchmarkRunToStarted(b *testing.B) {
 	b.ReportMetric(float64(started.Microseconds())/float64(b.N), "µs-to-started/op")
 }
 
+// How late the last process of a command is gone after its deadline: what the
+// margin has to be compared with that users of deadlines leave.
+func BenchmarkDeadlineToGone(b *testing.B) {
+	for _, forks := range []int{2, 5} {
+		b.Run(fmt.Sprintf("%d processes", 1<<forks), func(b *testing.B) {
+			g := startGuard(b)
+			var total, worst time.Duration
+			for b.Loop() {
+				hall := newHall(b)
+				g.SetDeadline(time.Time{})
+				ended := g.inBackground(b.Context(), hall.command(b, append(slices.Repeat([]string{"fork-setsid"}, forks), "ignore-term", "join", "hold")...))
+				members := hall.wait(b, 1<<forks)
+				deadline := time.Now().Add(20 * time.Millisecond)
+				g.SetDeadline(deadline)
+				waitEnd(b, members)
+				late := time.Since(deadline)
+				total, worst = total+late, max(worst, late)
+				want(b, await(b, ended), 128+9, ErrDeadline)
+			}
+			b.ReportMetric(float64(total.Microseconds())/float64(b.N)/1000, "ms-late/op")
+			b.ReportMetric(float64(worst.Microseconds())/1000, "ms-late-at-most")
+		})
+	}
+}
+
 // openTerminal returns a terminal that is nobody's controlling one.
 func openTerminal(t *testing.T) *os.File {
 	t.Helper()
