@@ -326,6 +326,52 @@ func TestReplaysChangeNothing(t *testing.T) {
 	}
 }
 
+// What was said, said again in part, or with bits turned over where there is a key
+// that shows it.
+func TestMangledReplaysChangeNothing(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	cutShort := func(b []byte) []byte { return b[:random.IntN(max(len(b), 1))] }
+	turnOver := func(b []byte) []byte {
+		if len(b) > len(label) {
+			b[len(label)+random.IntN(len(b)-len(label))] ^= 1 << random.IntN(8)
+		}
+		return b
+	}
+	key := [][]byte{bytes.Repeat([]byte{1}, 32)}
+	quorum := gossip.Config{Quorum: 2, TTL: 3 * time.Second, Keys: key}
+	for name, test := range map[string]struct {
+		config gossip.Config
+		mangle func([]byte) []byte
+	}{
+		"cut short, plain": {gossip.Config{}, cutShort}, "cut short, encrypted": {gossip.Config{Keys: key}, cutShort}, "cut short, quorum": {quorum, cutShort},
+		"turned over, encrypted": {gossip.Config{Keys: key}, turnOver}, "turned over, quorum": {quorum, turnOver},
+	} {
+		t.Run(name, func(t *testing.T) { // one after the other: they share the dice
+			w := newWorld(t)
+			w.config = test.config
+			nodes := w.quorum("a", "b", "c")
+			for _, c := range nodes {
+				w.faults[c].Record()
+			}
+			l := acquire(t, nodes[0], "id")
+			passRound(t, nodes)
+			before := w.happened()
+			for range 5 {
+				for _, c := range nodes {
+					w.faults[c].ReplayMangled(test.mangle)
+				}
+			}
+			passRound(t, nodes)
+			w.see(3, nodes...)
+			held(t, l)
+			if after := w.happened(); after != before {
+				t.Errorf("it changed views or leases: %d lines in the log before, %d after", before, after)
+			}
+		})
+	}
+}
+
 // happened counts the lines in the log about changes.
 func (w *world) happened() int {
 	return len(w.logged("is gone")) + len(w.logged("is alive")) + len(w.logged("node joined")) + len(w.logged("node left")) + len(w.logged("lost the lease"))

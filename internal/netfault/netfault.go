@@ -130,21 +130,25 @@ func (t *Transport) Record() {
 
 // Replay sends everything that was recorded once more, as somebody does who has
 // listened. Streams count as recorded when they were closed.
-func (t *Transport) Replay() {
+func (t *Transport) Replay() { t.ReplayMangled(func(b []byte) []byte { return b }) }
+
+// ReplayMangled is Replay of what mangle makes of each packet and stream.
+func (t *Transport) ReplayMangled(mangle func(copied []byte) []byte) {
 	t.mu.Lock()
 	t.records = false
 	record := t.record
 	t.mu.Unlock()
 	for _, s := range record {
+		data := mangle(bytes.Clone(s.data))
 		if !s.stream {
-			t.NodeAwareTransport.WriteToAddress(s.data, memberlist.Address{Addr: s.addr})
+			t.NodeAwareTransport.WriteToAddress(data, memberlist.Address{Addr: s.addr})
 			continue
 		}
 		conn, err := t.NodeAwareTransport.DialAddressTimeout(memberlist.Address{Addr: s.addr}, time.Second)
 		if err != nil {
 			continue // it was to a node that is no more
 		}
-		conn.Write(s.data)
+		conn.Write(data)
 		conn.Close()
 	}
 }
