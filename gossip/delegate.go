@@ -45,8 +45,8 @@ func (a *agent) MergeRemoteState(b []byte, _ bool) {
 	if from == a.self {
 		return // reached through an address of its own
 	}
-	a.post(func(claims.Instant) {
-		a.machine.MergeHLC(hlc)
+	a.post(func(now claims.Instant) {
+		a.machine.MergeHLC(now, hlc)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if !a.met {

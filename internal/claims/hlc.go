@@ -9,12 +9,27 @@ type HLC uint64
 
 const hlcBits = 8
 
-// maxHLC bounds what is accepted from others: far beyond any wall clock, and
-// far enough from the end of the range that counting on cannot wrap around.
+// What others send is accepted up to maxAhead before this node's wall clock: who
+// is a hundred years wrong is no use. The bound moves on by 256 values in each
+// microsecond, and a value that follows another one is one above it. So who takes
+// the clocks, tokens and epochs of others to the bound cannot keep them from
+// being accepted by all whose wall clocks agree, and of the others for as long
+// as their clocks differ. A fixed bound would be one to get stuck at for ever.
+//
+// Nothing but this depends on it: with a wall clock that is years wrong a node
+// takes part all the same, and safety does not rest on clocks.
+const maxAhead = 100 * 365 * 24 * time.Hour
+
+// maxHLC keeps counting from wrapping around, whatever the wall clock says.
 const maxHLC = HLC(1) << 62
 
 // maxUp bounds what is accepted of other nodes' clocks: a hundred years.
 const maxUp = 100 * 365 * 24 * time.Hour
+
+// bound is the first value that is not accepted from others.
+func bound(now time.Time) HLC {
+	return min(maxHLC, HLC(max(now.Add(maxAhead).UnixMicro(), 0))<<hlcBits)
+}
 
 // Time returns the wall clock part of h.
 func (h HLC) Time() time.Time { return time.UnixMicro(int64(h >> hlcBits)) }

@@ -188,8 +188,8 @@ func (m *Machine) HLC() HLC { return m.clock.last }
 // MergeHLC makes sure that claims made from now on are younger than h. Nodes
 // exchange their clocks when one joins, before it makes a claim (rule 5).
 // Values out of range are ignored.
-func (m *Machine) MergeHLC(h HLC) {
-	if h < maxHLC {
+func (m *Machine) MergeHLC(now Instant, h HLC) {
+	if h < bound(now.Wall) {
 		m.clock.merge(h)
 	}
 }
@@ -436,7 +436,7 @@ func (r *record) unsent() bool {
 // Receive takes a message. One that is not for this start of this node, or
 // out of range, is dropped.
 func (m *Machine) Receive(now Instant, msg Message) {
-	if msg.To != m.cfg.Self || msg.From == m.cfg.Self || msg.From == 0 || !msg.sane() {
+	if msg.To != m.cfg.Self || msg.From == m.cfg.Self || msg.From == 0 || !msg.sane(now.Wall) {
 		return
 	}
 	m.mode.look(now)
@@ -494,9 +494,10 @@ func (r *record) raiseFloor(s *State) {
 	}
 }
 
-// sane says whether no number in msg would take a counter near its end.
-func (msg *Message) sane() bool {
-	if msg.HLC >= maxHLC || msg.Since >= maxHLC || msg.Bind >= uint64(maxHLC) {
+// sane says whether no number in msg is further ahead than any can be.
+func (msg *Message) sane(now time.Time) bool {
+	limit := bound(now)
+	if msg.HLC >= limit || msg.Since >= limit || msg.Bind >= uint64(limit) {
 		return false
 	}
 	for _, t := range []time.Duration{msg.Beat.K, msg.Beat.Echo, msg.Back.K, msg.Back.Stamp} {
@@ -505,11 +506,11 @@ func (msg *Message) sane() bool {
 		}
 	}
 	for _, u := range msg.Updates {
-		if u.Ver >= maxHLC || u.Floor >= uint64(maxHLC) || u.Vote.Epoch >= uint64(maxHLC) {
+		if u.Ver >= limit || u.Floor >= uint64(limit) || u.Vote.Epoch >= uint64(limit) {
 			return false
 		}
 		for _, c := range u.Claims {
-			if c.Token >= uint64(maxHLC) || c.Stamp >= maxHLC {
+			if c.Token >= uint64(limit) || c.Stamp >= limit {
 				return false
 			}
 		}

@@ -93,7 +93,7 @@ var mutations = []mutation{
 	},
 	{
 		rule:    "5 clocks are exchanged at join",
-		edits:   []edit{{"machine.go", "if h < maxHLC {\n\t\tm.clock.merge(h)", "if h < maxHLC {"}},
+		edits:   []edit{{"machine.go", "if h < bound(now.Wall) {\n\t\tm.clock.merge(h)", "if h < bound(now.Wall) {"}},
 		profile: "clean", seeds: 200, kinds: "order",
 	},
 	{
@@ -543,8 +543,13 @@ var mutations = []mutation{
 	// What keeps hostile or broken peers from doing lasting harm.
 	{
 		rule:  "messages out of range are dropped",
-		edits: []edit{{"machine.go", "msg.From == 0 || !msg.sane()", "msg.From == 0"}},
+		edits: []edit{{"machine.go", "msg.From == 0 || !msg.sane(now.Wall)", "msg.From == 0"}},
 		tests: "TestMessagesOutOfRange", kinds: "was taken",
+	},
+	{
+		rule:  "the bound for what others send moves on",
+		edits: []edit{{"hlc.go", "return min(maxHLC, HLC(max(now.Add(maxAhead).UnixMicro(), 0))<<hlcBits)", "return maxHLC"}},
+		tests: "TestClockAtTheBound", kinds: "has not won",
 	},
 	{
 		rule:  "messages for an earlier start are dropped",

@@ -2,6 +2,7 @@ package claims
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -21,15 +22,16 @@ func stateOf2(change func(*Message, *Update)) Message {
 }
 
 func TestMessagesOutOfRangeAreDropped(t *testing.T) {
+	limit := bound(at(0).Wall)
 	for name, change := range map[string]func(*Message, *Update){
-		"clock":   func(m *Message, _ *Update) { m.HLC = maxHLC },
-		"since":   func(m *Message, _ *Update) { m.Since = maxHLC },
-		"version": func(_ *Message, u *Update) { u.Ver = maxHLC },
-		"floor":   func(_ *Message, u *Update) { u.Floor = uint64(maxHLC) },
-		"epoch":   func(_ *Message, u *Update) { u.Vote.Epoch = uint64(maxHLC) },
-		"token":   func(_ *Message, u *Update) { u.Claims = []ClaimState{{Seq: 1, Token: uint64(maxHLC)}} },
-		"stamp":   func(_ *Message, u *Update) { u.Claims = []ClaimState{{Seq: 1, Stamp: maxHLC}} },
-		"bind":    func(m *Message, _ *Update) { m.Bind = uint64(maxHLC) },
+		"clock":   func(m *Message, _ *Update) { m.HLC = limit },
+		"since":   func(m *Message, _ *Update) { m.Since = limit },
+		"version": func(_ *Message, u *Update) { u.Ver = limit },
+		"floor":   func(_ *Message, u *Update) { u.Floor = uint64(limit) },
+		"epoch":   func(_ *Message, u *Update) { u.Vote.Epoch = uint64(limit) },
+		"token":   func(_ *Message, u *Update) { u.Claims = []ClaimState{{Seq: 1, Token: uint64(limit)}} },
+		"stamp":   func(_ *Message, u *Update) { u.Claims = []ClaimState{{Seq: 1, Stamp: limit}} },
+		"bind":    func(m *Message, _ *Update) { m.Bind = uint64(limit) },
 		"beat":    func(m *Message, _ *Update) { m.Beat.K = maxUp },
 		"echo":    func(m *Message, _ *Update) { m.Beat.Echo = -1 },
 		"back":    func(m *Message, _ *Update) { m.Back.K = maxUp },
@@ -42,10 +44,43 @@ func TestMessagesOutOfRangeAreDropped(t *testing.T) {
 			m := New(at(0), Config{Self: 1})
 			m.NodeUp(at(0), 2, "", true)
 			m.Receive(at(0), stateOf2(change))
-			if len(m.ids) != 0 || m.HLC() >= maxHLC {
+			if len(m.ids) != 0 || m.HLC() >= limit {
 				t.Errorf("the message was taken: %d ids, clock %d", len(m.ids), m.HLC())
 			}
 		})
+	}
+}
+
+// Somebody takes the clock, the tokens and the votes of a node as far ahead as
+// they go. The node still has its say: what follows is accepted by the others a
+// moment later, and its claim wins. A bound that stands still would silence it.
+func TestClockAtTheBoundSilencesNobody(t *testing.T) {
+	a, b := New(at(0), Config{Self: 1}), New(at(0), Config{Self: 2})
+	a.NodeUp(at(0), 2, "b", true)
+	b.NodeUp(at(0), 1, "a", true)
+	a.NodeUp(at(0), 9, "attacker", false)
+	last := bound(at(0).Wall) - 1
+	a.Receive(at(0), Message{From: 9, To: 1, HLC: last, Since: last, Updates: []Update{{State: &State{
+		ID: "a", Ver: last, Floor: uint64(last), Vote: Vote{Epoch: uint64(last)},
+	}}}})
+	if a.HLC() < last {
+		t.Fatalf("the clock is at %d, not at the bound, %d", a.HLC(), last)
+	}
+	now := at(0).add(time.Millisecond)
+	a.Acquire(now, "a", "", 0)
+	for said := true; said; {
+		said = false
+		now = now.add(time.Millisecond)
+		for _, m := range []struct{ from, to *Machine }{{a, b}, {b, a}} {
+			if slices.Contains(m.from.Outbox(nil), m.to.cfg.Self) {
+				said = true
+				m.to.Receive(now, m.from.Message(now, m.to.cfg.Self, 10))
+			}
+		}
+	}
+	events := a.Events()
+	if len(events) != 1 || events[0].Kind != Granted || events[0].Token <= uint64(last) {
+		t.Errorf("the claim has not won: %+v", events)
 	}
 }
 

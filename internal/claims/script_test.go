@@ -225,7 +225,7 @@ func (s *script) start(n Node, voter bool, name ...string) {
 	s.nodes[n] = x
 	for _, o := range s.all() {
 		if o != n {
-			x.m.MergeHLC(s.nodes[o].m.HLC())
+			x.m.MergeHLC(s.now, s.nodes[o].m.HLC())
 			s.input(n, func(m *Machine) { m.NodeUp(s.now, o, s.nodes[o].name, true) })
 			s.input(o, func(m *Machine) { m.NodeUp(s.now, n, x.name, voter) })
 		}

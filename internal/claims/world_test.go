@@ -465,8 +465,8 @@ func (w *world) boot(host int) {
 	}
 	peer := peers[w.rng.IntN(len(peers))]
 	w.logf("%v boots on host %d and joins %v", n, host, peer)
-	n.m.MergeHLC(peer.m.HLC())
-	peer.m.MergeHLC(n.m.HLC())
+	n.m.MergeHLC(n.clock(), peer.m.HLC())
+	peer.m.MergeHLC(peer.clock(), n.m.HLC())
 	for i, seen := range peer.view {
 		if seen {
 			n.up(w.nodes[i])
