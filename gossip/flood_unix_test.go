@@ -55,6 +55,7 @@ var floods = []struct {
 	name, kind, start string
 	in                string // in which cluster; empty: in both, also with -short and with the race detector
 }{
+	{"nothing, to compare with", "nothing", "", "encrypted"},
 	{"packets of noise", "packets", "", ""},
 	{"packets that look encrypted", "packets", label + "\x01", "encrypted"},
 	{"packets of pings", "packets", label + "\x00\x83\xa5SeqNo\x01\xa4Node\xa1x", "plain"},
@@ -299,6 +300,8 @@ func floodMain() {
 		stop()
 	}()
 	switch kind {
+	case "nothing":
+		s.flows(ctx)
 	case "packets":
 		s.packets(ctx)
 	case "streams":
@@ -420,10 +423,16 @@ func (s *sending) connections(ctx context.Context, deaf bool) {
 		})
 	}
 	dialed.Wait()
+	s.flows(ctx)
+	sending.Wait()
+}
+
+// flows says that the flood flows, and when it is over.
+func (s *sending) flows(ctx context.Context) {
 	fmt.Println("flowing")
 	sleep(ctx, s.lasts)
 	fmt.Println("over")
-	sending.Wait()
+	<-ctx.Done()
 }
 
 func sleep(ctx context.Context, d time.Duration) {
