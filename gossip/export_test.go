@@ -138,7 +138,7 @@ func (c *Cluster) HLC() (hlc claims.HLC) {
 
 // Advance sets the clock of c forward, as one that is ahead does.
 func (c *Cluster) Advance(by time.Duration) {
-	c.agent.do(func(now claims.Instant) { c.agent.machine.MergeHLC(now, claims.HLC(now.Wall.Add(by).UnixMicro() << 8)) })
+	c.agent.do(func(now claims.Instant) { c.agent.machine.MergeHLC(now, claims.HLC(now.Wall.Add(by).UnixMicro()<<8)) })
 }
 
 // SettleTime is how long the first node looks for others.

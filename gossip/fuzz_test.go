@@ -80,7 +80,7 @@ func FuzzHeader(f *testing.F) {
 		}
 		rules := headerRules{label: DefaultLabel, encrypted: encrypted}
 		head, size, err := rules.read(data[0], bytes.NewReader(data[1:]))
-		if !bytes.HasPrefix(data, head) || len(head) > 2+255+1+maxHeader {
+		if !bytes.HasPrefix(data, head) || len(head) > 2+255+1+maxHeader+readAhead {
 			t.Fatalf("of %x it has read %x", data, head)
 		}
 		if err != nil {

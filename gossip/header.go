@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -23,6 +24,7 @@ const (
 	typeEncrypted = 10
 
 	maxHeader = 1 << 10 // bytes of it, behind the type
+	readAhead = 512     // bytes that are read at once
 	maxNodes  = 4096    // in an exchange of lists
 	nodeSize  = 200     // bytes that memberlist takes for one of them
 )
@@ -34,10 +36,11 @@ type headerRules struct {
 }
 
 // read reads a header whose first byte was read already. It returns all that it
-// has read, and how many bytes memberlist makes room for at once.
+// has read, some of which may come after the header, and how many bytes memberlist
+// makes room for at once.
 func (h headerRules) read(first byte, r io.Reader) (head []byte, size int, err error) {
 	read := bytes.NewBuffer([]byte{first})
-	size, err = h.check(first, io.TeeReader(r, read))
+	size, err = h.check(first, bufio.NewReaderSize(io.TeeReader(r, read), readAhead))
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}

@@ -23,7 +23,7 @@ const (
 
 	freePortTries = 10 // a port that is free for TCP may be taken for UDP
 
-	headerTimeout = 2 * time.Second // to say what a stream is for
+	headerTimeout = 5 * time.Second // for the first byte of a stream, and again for its header
 	sendTimeout   = 5 * time.Second // for a message on a stream
 )
 
@@ -221,9 +221,10 @@ func (t *muxTransport) dispatch(c *trackedConn) {
 		t.certificate(c)
 		return
 	}
+	c.SetReadDeadline(time.Now().Add(headerTimeout))
 	head, size, err := t.header.read(first[0], c)
 	if err != nil {
-		if !t.wasPushedOut(c) { // else it was told
+		if !t.wasPushedOut(c) && !t.isStopping() { // else it was told, or is our doing
 			t.refused(fmt.Sprintf("%v from=%v", err, c.RemoteAddr()))
 		}
 		c.Close()
