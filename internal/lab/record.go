@@ -59,7 +59,7 @@ const (
 	FreezeOne      Kind = "freeze highlander"
 	FreezeBoth     Kind = "freeze highlander+guard"
 	Split          Kind = "split"
-	SplitUntilWon  Kind = "split, healed at the win"
+	SplitUntilWon  Kind = "split healed at the win"
 	Partial        Kind = "partial partition"
 	OneWay         Kind = "one-way loss"
 	Loss           Kind = "packet loss"
