@@ -3,6 +3,8 @@
 package lab
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -20,7 +22,7 @@ var (
 	modeFlag   = flag.String("mode", "", "quorum or available: the only mode that Soak runs")
 	nodesFlag  = flag.Int("nodes", 3, "how many nodes the lab has")
 	kindsFlag  = flag.String("kinds", "", "the only kinds of faults, separated by commas")
-	labsFlag   = flag.Int("labs", 6, "how many labs Soak runs at once, each with its share of the faults and a seed of its own")
+	labsFlag   = flag.Int("labs", 0, "how many labs Soak runs at once, each with its share of the faults and a seed of its own; 0: six, or as many as the time needs")
 	keepFlag   = flag.String("keep", "", "directory for the ledger, the logs and the events; they are removed without")
 )
 
@@ -52,20 +54,53 @@ func TestSoak(t *testing.T) {
 	if *faultsFlag == 0 {
 		t.Skip("the long run is for: go test ./internal/lab -v -run Soak -faults 1000 [-seed N] [-mode quorum|available]")
 	}
-	for _, mode := range []string{"available", "quorum"} {
-		if *modeFlag == "" || *modeFlag == mode {
-			t.Run(mode, func(t *testing.T) { soak(t, mode) })
+	chosen := []string{"available", "quorum"}
+	if *modeFlag != "" {
+		chosen = []string{*modeFlag}
+	}
+	labs := labsFor(t, *faultsFlag*len(chosen))
+	for _, mode := range chosen {
+		if _, known := modes[mode]; !known {
+			t.Fatalf("-mode %q: available and quorum are allowed", mode)
 		}
+		t.Run(mode, func(t *testing.T) { soak(t, mode, labs) })
 	}
 }
 
+const (
+	perFault  = 3200 * time.Millisecond // with the calm after it, about
+	windingUp = 45 * time.Second        // for the end of a lab
+)
+
+// labsFor returns how many labs have to run at once.
+func labsFor(t *testing.T, faults int) int {
+	if *labsFlag > 0 {
+		return *labsFlag
+	}
+	deadline, limited := t.Deadline()
+	if !limited {
+		return 6
+	}
+	left := time.Until(deadline) - 2*windingUp
+	return min(max(6, 1+int(time.Duration(faults)*perFault/max(left, time.Second))), 24)
+}
+
+// untilDeadline is a context that ends a while before go test gives up.
+func untilDeadline(t *testing.T) (context.Context, context.CancelFunc) {
+	deadline, limited := t.Deadline()
+	if !limited {
+		return t.Context(), func() {}
+	}
+	return context.WithDeadlineCause(t.Context(), deadline.Add(-windingUp), errors.New("the time of go test is nearly up; -timeout 0 gives more"))
+}
+
 // soak deals the faults out to labs that run beside each other.
-func soak(t *testing.T, mode string) {
-	records := make([]Record, *labsFlag)
+func soak(t *testing.T, mode string, labs int) {
+	records := make([]Record, labs)
 	first := seed()
 	t.Run("labs", func(t *testing.T) {
 		for i := range records {
-			share := (*faultsFlag + i) / *labsFlag
+			share := (*faultsFlag + i) / labs
 			t.Run(strconv.Itoa(i), func(t *testing.T) {
 				t.Parallel()
 				records[i] = runLab(t, mode, first+uint64(i), share)
@@ -95,7 +130,9 @@ func runLab(t *testing.T, mode string, seed uint64, faults int) Record {
 	fmt.Fprintf(&log, "%s mode; to repeat it: go test ./internal/lab -v -run Soak -timeout 0 -mode %s -faults %d -seed %d -labs 1 -nodes %d -kinds '%s'\n",
 		mode, mode, faults, seed, cfg.Nodes, *kindsFlag)
 	plan := NewPlan(seed, faults, kinds(t))
-	out, err := l.Run(t.Context(), plan, func(format string, args ...any) { fmt.Fprintf(&log, format+"\n", args...) })
+	ctx, cancel := untilDeadline(t)
+	defer cancel()
+	out, err := l.Run(ctx, plan, func(format string, args ...any) { fmt.Fprintf(&log, format+"\n", args...) })
 	if err != nil {
 		t.Error(err)
 	}

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	crashMain()
 	flag.Parse()
 	if given := flag.Lookup("test.parallel"); given.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		flag.Set("test.parallel", "32") // they wait for processes most of the time
+		flag.Set("test.parallel", "64") // they wait for processes most of the time
 	}
 	code := m.Run()
 	if built.dir != "" {
