@@ -93,6 +93,13 @@ func (n *Node) Up() bool {
 	return n.current != nil && n.current.Exited == 0
 }
 
+// age is how long highlander has been running.
+func (n *Node) age() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return now() - n.current.Started
+}
+
 // Ended is closed when the highlander that runs, or ran last, has ended.
 func (n *Node) Ended() <-chan struct{} {
 	n.mu.Lock()

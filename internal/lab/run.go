@@ -275,6 +275,11 @@ func (f *ongoing) startAgain(ctx context.Context, n *Node) error {
 	return f.r.start(n)
 }
 
+// grownUp is the age from which highlander replaces a helper that was killed.
+// While it starts it gives up with an error, and is for a service manager to
+// start again.
+const grownUp = time.Second
+
 // hurt kills a helper, which highlander replaces.
 func hurt(part Part) script {
 	return func(ctx context.Context, f *ongoing) error {
@@ -282,7 +287,12 @@ func hurt(part Part) script {
 			return err
 		}
 		f.begin(f.nodes, "%s", f.role(f.nodes[0]))
-		if err := f.hit(ctx, func() error { return f.nodes[0].Kill(part) }); err != nil {
+		if err := f.hit(ctx, func() error {
+			if age := f.nodes[0].age(); age < grownUp {
+				return fmt.Errorf("highlander is only %v old", age)
+			}
+			return f.nodes[0].Kill(part)
+		}); err != nil {
 			return err
 		}
 		return pause(ctx, f.For)
