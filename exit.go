@@ -68,30 +68,56 @@ func (g *exitGuard) watch() {
 // outlived returns when the child has returned, or has to be gone and is not.
 // While the lease is held, the end of that time moves on as it is renewed.
 func (g *exitGuard) outlived() bool {
+	ends := make(chan countdown)
+	g.running.Go(func() { g.ask(ends) })
 	lost := g.lease.Done()
 	var end countdown
+	var look <-chan time.Time // nil while nothing is known to end
 	timer := time.NewTimer(lookEvery)
 	defer timer.Stop()
 	for {
-		counting := lost == nil || !g.lease.Expires().IsZero()
-		if lost != nil && counting {
-			end = g.life.stopBy(g.lease)
-		}
-		var look <-chan time.Time
-		if counting {
-			if end.left() == 0 {
-				return !g.child.hasReturned()
-			}
-			timer.Reset(end.step())
-			look = timer.C
-		}
 		select {
 		case <-g.child.returned:
 			return false
+		case end = <-ends:
 		case <-lost:
 			lost = nil
-			end = g.life.stopBy(g.lease)
+			if look == nil { // the engine may know of no end
+				end = g.life.countdown(g.life.spec.Shutdown)
+			}
 		case <-look:
+			if end.left() == 0 {
+				return !g.child.hasReturned()
+			}
+		}
+		look = timer.C
+		timer.Reset(end.step())
+	}
+}
+
+// ask asks again and again when the child has to be gone, for the last time when
+// the lease is lost. An engine that hangs keeps nobody else waiting: what is
+// known of the lease then is that it was not renewed.
+func (g *exitGuard) ask(ends chan<- countdown) {
+	timer := time.NewTimer(lookEvery)
+	defer timer.Stop()
+	for lost := false; !lost; timer.Reset(lookEvery) {
+		lost = isClosed(g.lease.Done())
+		if !g.lease.Expires().IsZero() {
+			select {
+			case ends <- g.life.stopBy(g.lease):
+			case <-g.child.returned:
+				return
+			}
+		}
+		if lost {
+			return
+		}
+		select {
+		case <-timer.C:
+		case <-g.lease.Done():
+		case <-g.child.returned:
+			return
 		}
 	}
 }

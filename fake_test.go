@@ -173,6 +173,7 @@ type fakeLease struct {
 	token   uint64
 	err     error
 	expires time.Duration // on the boot clock; zero: not known
+	hangs   chan struct{} // until it is closed, Expires does not answer; may be nil
 }
 
 // renew moves the end of the lease to expiresIn from now.
@@ -180,6 +181,13 @@ func (l *fakeLease) renew(expiresIn time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expires = l.cluster.tl.clock() + expiresIn
+}
+
+// hang makes Expires wait for until.
+func (l *fakeLease) hang(until chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hangs = until
 }
 
 // lose ends the lease; others may start after expiresIn, if it is not zero.
@@ -217,6 +225,12 @@ func (l *fakeLease) Err() error {
 }
 
 func (l *fakeLease) Expires() time.Time {
+	l.mu.Lock()
+	hangs := l.hangs
+	l.mu.Unlock()
+	if hangs != nil {
+		<-hangs
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.expires == 0 {

@@ -226,6 +226,62 @@ func TestPanicOfTheLogWhenTheEngineIsLateIsNotTheLastWord(t *testing.T) {
 	})
 }
 
+// An engine that hangs renews nothing: what it said last counts, also if it did
+// say that the lease is lost.
+func TestEngineThatHangsDoesNotKeepTheProcessFromExiting(t *testing.T) {
+	for name, test := range map[string]struct {
+		lost bool
+		want string
+	}{
+		"and says nothing":            {false, "3.8s exit 1"},
+		"having said that it is lost": {true, "3.9s exit 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tl := newTimeline()
+				child, free := stuck(tl)
+				r := rigUp(tl, highlander.ChildSpec{Service: child}, highlander.WithExitOnOverrun())
+				r.exits()
+				r.cluster.onGrant = func(lease *fakeLease) { lease.renew(3 * time.Second) }
+				r.start(t)
+				lease := r.cluster.grant(t)
+				time.Sleep(time.Second)
+				lease.renew(3 * time.Second)
+				time.Sleep(time.Second)
+				hangs := make(chan struct{})
+				lease.hang(hangs)
+				if test.lost {
+					lease.lose(highlander.ErrLeaseLost, 0)
+				}
+				time.Sleep(time.Minute)
+				tl.mustBe(t, "0s waiting\n0s acquired #1\n0s started #1\n"+test.want)
+				close(hangs)
+				free()
+			})
+		})
+	}
+}
+
+// An engine may know only with the loss when others may start, and soon.
+func TestEndOfTheLeaseThatComesWithTheLossCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tl := newTimeline()
+		child, free := stuck(tl)
+		over := make(chan struct{})
+		r := rigUp(tl, highlander.ChildSpec{Service: child}, highlander.WithExitOnOverrun(), highlander.WithObserver(nil),
+			highlander.WithLogger(slog.New(strangeHandler{slog.DiscardHandler, "lease lost", func() { <-over }})))
+		r.exits()
+		r.start(t)
+		lease := r.cluster.grant(t)
+		time.Sleep(1010 * time.Millisecond)
+		lease.lose(highlander.ErrLeaseLost, 250*time.Millisecond)
+		time.Sleep(time.Minute)
+		tl.mustBe(t, "1.16s exit 1") // 50 ms later it is overdue, and the log may hang for 100 ms
+		close(over)
+		free()
+	})
+}
+
 // strangeHandler does something strange at one line of the log.
 type strangeHandler struct {
 	slog.Handler

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"highlander/internal/boottime"
 )
 
 // instant is a moment on the boot clock, in nanoseconds: the same for all
@@ -27,9 +29,8 @@ func instantOf(t time.Time) instant {
 		return 0
 	}
 	// The boot clock first: a freeze in between makes the result earlier.
-	boot, here := now(), time.Now()
-	left := min(t.Sub(here), t.Round(0).Sub(here.Round(0)))
-	return max(boot+instant(left), 1)
+	boot := now()
+	return max(boot+instant(boottime.Until(t)), 1)
 }
 
 func (i instant) passed() bool { return i != 0 && now() >= i }
