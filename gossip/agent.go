@@ -189,7 +189,7 @@ func (a *agent) tick(now claims.Instant) {
 		a.tickLeft()
 	}
 	for _, n := range a.nodes {
-		n.failed = false
+		n.stream.tick()
 		if n.new > 0 {
 			a.tellGone(n)
 		}
@@ -208,7 +208,7 @@ func (a *agent) end() {
 		l.end(highlander.ErrClosed)
 	}
 	for _, n := range a.nodes {
-		close(n.out)
+		close(n.stream.out)
 	}
 }
 
@@ -220,7 +220,7 @@ func (a *agent) flush(now claims.Instant) {
 		if a.inQuorumMode() {
 			a.sendBeats(now, id)
 		}
-		if n := a.nodes[id]; n != nil && !n.busy && !n.failed {
+		if n := a.nodes[id]; n != nil && n.stream.phase == streamIdle {
 			a.dispatch(n, a.machine.Message(now, id, maxBatch))
 		}
 	}

@@ -16,21 +16,6 @@ import (
 // somebody floods the port or that a firewall drops them. What came on a stream
 // is answered on one.
 
-// beats is which way those of a node and this one go.
-type beats struct {
-	sent         beatState
-	cameOnStream bool // its last one, which is to be answered
-	asksOnStream bool // it wants States acknowledged that came on a stream: packets to this node may be lost, and those from it
-}
-
-type beatState int
-
-const (
-	beatsArrive  beatState = iota
-	beatAwaited            // no answer yet to the last one
-	beatsDoubted           // nor to the one before, or none in a packet since: they go on a stream as well
-)
-
 // leftTicks is how long the address of a node that has left is kept: it may not
 // know that it has, and its beats are answered.
 const leftTicks = 120
@@ -59,22 +44,28 @@ func (a *agent) sendBeats(now claims.Instant, id claims.Node) {
 		return
 	}
 	if beat {
-		n.beats.sent = min(n.beats.sent+1, beatsDoubted)
+		n.beats.phase = min(n.beats.phase+1, beatsDoubted)
 	}
-	if n.beats.sent == beatsDoubted && beat || n.beats.cameOnStream && back {
-		a.sendShort(n, claims.AppendMessage([]byte{kindClaims}, msg))
+	if beat && n.beats.phase == beatsDoubted || back && n.beats.came == byStream {
+		n.stream.sendShort(claims.AppendMessage([]byte{kindClaims}, msg))
 	}
-	n.beats.cameOnStream = n.beats.cameOnStream && !back
+	if back {
+		n.beats.came = byPacket
+	}
 }
 
 // noteBeats notes which way a message of a node came.
 func (a *agent) noteBeats(msg claims.Message, stream bool) {
 	if n := a.nodes[msg.From]; n != nil {
-		if back := msg.Back.Stamp != 0; back && (!stream || n.beats.sent == beatAwaited) {
-			n.beats.sent = beatsArrive
+		if back := msg.Back.Stamp != 0; back && (!stream || n.beats.phase == beatAwaited) {
+			n.beats.phase = beatsArrive
 		}
-		n.beats.cameOnStream = n.beats.cameOnStream || stream && msg.Beat.K != 0
-		n.beats.asksOnStream = n.beats.asksOnStream || stream && slices.ContainsFunc(msg.Updates, func(u claims.Update) bool { return u.WantAck })
+		if stream && msg.Beat.K != 0 {
+			n.beats.came = byStream
+		}
+		if stream && slices.ContainsFunc(msg.Updates, func(u claims.Update) bool { return u.WantAck }) {
+			n.packets.next = byStream
+		}
 	}
 	if left := a.left[msg.From]; left != nil {
 		left.ticks = 0

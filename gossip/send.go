@@ -18,21 +18,8 @@ const (
 	// within this time.
 	confirmWithin = 50 * time.Millisecond
 
-	maxShort = 8 // short messages that wait for a node's sender, at most
-
 	maxUnconfirmed = 64 // States per node that were sent in packets; beyond it, streams
 )
-
-// packetRecord is what was sent to a node in packets and not yet looked after.
-type packetRecord struct {
-	sent   []sentState
-	stream bool // a packet was lost: the next message takes a stream
-}
-
-type sentState struct {
-	id  string
-	ver claims.HLC
-}
 
 // dispatch sends a message, if there is something in it.
 func (a *agent) dispatch(n *node, msg claims.Message) {
@@ -46,33 +33,33 @@ func (a *agent) dispatch(n *node, msg claims.Message) {
 			return
 		}
 	}
-	n.packets.stream, n.pingedOnStream, n.beats.asksOnStream = false, false, false
-	n.busy = true
-	n.unsent++
-	n.out <- outgoing{msg: msg}
+	n.packets.next, n.pings.came = byPacket, byPacket
+	n.stream.send(msg)
 }
 
 // needsStream says whether msg may not be sent as a packet. A ping or an answer
 // to one takes the way that States take when it is in doubt: so a node that
 // packets reach, but streams do not, becomes silent.
 func (n *node) needsStream(msg claims.Message) bool {
-	if n.packets.stream || n.beats.asksOnStream || len(n.packets.sent)+len(msg.Updates) > maxUnconfirmed {
+	if n.packets.next == byStream || len(n.packets.sent)+len(msg.Updates) > maxUnconfirmed {
 		return true
 	}
 	if msg.Ping == 0 && msg.Pong == 0 {
 		return false
 	}
-	doubt := n.unreached || msg.Ping != 0 && n.unanswered || msg.Pong != 0 && n.pingedOnStream ||
+	doubt := n.stream.unreached || msg.Ping != 0 && n.pings.awaited || msg.Pong != 0 && n.pings.came == byStream ||
 		slices.ContainsFunc(msg.Updates, func(u claims.Update) bool { return u.WantAck })
-	n.unanswered = n.unanswered || msg.Ping != 0
+	n.pings.awaited = n.pings.awaited || msg.Ping != 0
 	return doubt
 }
 
 // receive takes a claims message.
 func (a *agent) receive(now claims.Instant, msg claims.Message, stream bool) {
 	if n := a.nodes[msg.From]; n != nil && msg.To == a.self {
-		n.unanswered = n.unanswered && msg.Pong == 0
-		n.pingedOnStream = n.pingedOnStream || stream && msg.Ping != 0
+		n.pings.awaited = n.pings.awaited && msg.Pong == 0
+		if stream && msg.Ping != 0 {
+			n.pings.came = byStream
+		}
 	}
 	if a.inQuorumMode() && msg.To == a.self {
 		a.noteBeats(msg, stream)
@@ -98,7 +85,7 @@ func (a *agent) repeatLost() {
 	for _, n := range a.nodes {
 		for _, s := range n.packets.sent {
 			if a.machine.Repeat(n.id, s.id, s.ver) {
-				n.packets.stream = true
+				n.packets.next = byStream
 			}
 		}
 		n.packets.sent = n.packets.sent[:0]
@@ -112,21 +99,12 @@ type outgoing struct {
 	short []byte
 }
 
-// sendShort has something short sent on a stream, unless too much of that kind
-// waits already.
-func (a *agent) sendShort(n *node, b []byte) {
-	if n.unsent < maxShort {
-		n.unsent++
-		n.out <- outgoing{short: b}
-	}
-}
-
 // send is the sender of one node's streams: one message after the other, so
 // that what is said meanwhile goes out together with the next.
 func (a *agent) send(n *node) {
 	var buf []byte
 	to := n.list
-	for o := range n.out {
+	for o := range n.stream.out {
 		var err error
 		if o.short != nil {
 			err = a.c.list.SendReliable(&to, o.short)
@@ -136,7 +114,7 @@ func (a *agent) send(n *node) {
 		if err != nil {
 			a.log.Debug("could not send", "peer", to.Name, "error", err)
 		}
-		a.do(func(claims.Instant) { a.sent(n, o, err) })
+		a.do(func(claims.Instant) { n.stream.sent(o, err) })
 	}
 }
 
@@ -157,19 +135,10 @@ func (a *agent) sendClaims(to *memberlist.Node, buf []byte, msg claims.Message) 
 	return buf, err
 }
 
-func (a *agent) sent(n *node, o outgoing, err error) {
-	n.unsent--
-	n.unreached = err != nil
-	if o.short == nil {
-		n.busy = false
-		n.failed = err != nil // the States in it are sent again, as they are not acknowledged
-	}
-}
-
 // allSaid says whether nothing is waiting to be sent or being sent.
 func (a *agent) allSaid() bool {
 	for _, n := range a.nodes {
-		if n.unsent > 0 {
+		if n.stream.waiting > 0 {
 			return false
 		}
 	}

@@ -26,16 +26,11 @@ type node struct {
 	doubts  uint64 // nodeDoubted: number of the doubt
 	doubted int    // nodeDoubted: ticks
 
-	// Of the sender; out and list are all that its goroutine uses.
-	out            chan outgoing
-	unsent         int  // in out, or being sent
-	busy           bool // a claims message is among them
-	failed         bool // the last one did not go out: wait for the tick
-	unreached      bool // the last stream failed
-	unanswered     bool // there was no answer to the last ping yet
-	pingedOnStream bool // its last ping is to be answered on a stream
-	beats          beats
-	packets        packetRecord
+	// How messages get there, see route.go.
+	stream  stream
+	packets packets
+	pings   pings
+	beats   beats
 }
 
 // nodePhase is how this node takes another one. memberlist has all of them on
@@ -76,8 +71,8 @@ func (a *agent) nodeJoined(now claims.Instant, list memberlist.Node) {
 	}
 	n := &node{
 		id: claims.Node(incarnation), name: list.Name, voter: voter, addr: list.Address(), list: list, new: newTicks,
-		meta: meta,
-		out:  make(chan outgoing, maxShort+1), // and one claims message
+		meta:   meta,
+		stream: newStream(),
 	}
 	a.nodes[n.id] = n
 	delete(a.left, n.id)
@@ -147,7 +142,7 @@ func (a *agent) giveUp(now claims.Instant, n *node) {
 // at for a long time, unless it went by itself.
 func (a *agent) remove(now claims.Instant, n *node) {
 	delete(a.nodes, n.id)
-	close(n.out)
+	close(n.stream.out)
 	a.machine.NodeDown(now, n.id)
 	if a.inQuorumMode() && n.phase != nodeDead {
 		a.left[n.id] = &leftNode{list: n.list}

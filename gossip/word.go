@@ -56,7 +56,7 @@ func (a *agent) tell(n *node, w word) (number uint64) {
 	w.from, w.to = a.self, n.id
 	b := w.append(nil)
 	a.c.list.SendBestEffort(&n.list, b)
-	a.sendShort(n, b) // else questions are repeated, departures noticed by others as well
+	n.stream.sendShort(b) // else questions are repeated, departures noticed by others as well
 	return w.number
 }
 
