@@ -103,14 +103,57 @@ func (t *tree) terminate() {
 	}
 }
 
-// kill kills the cgroup, and where there is none the group and the orphans
-// outside of it. It is called again when one of them has ended, for then others
-// become orphans.
+// kill kills the cgroup, and where there is none the group and all that descends
+// from this process. It is called again when an orphan has ended, for what was
+// forked meanwhile.
 func (t *tree) kill() {
 	_ = t.cgroup.kill()
 	t.signal(unix.SIGKILL)
-	for _, p := range children() {
-		_ = unix.Kill(p.pid, unix.SIGKILL)
+	var all family
+	for p := range processes() {
+		all.add(p)
+		if p.parent == os.Getpid() {
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+		}
+	}
+	all.killGrandchildren()
+}
+
+// family is processes by parent. Killing all generations at once spares a busy
+// machine from dying one by one.
+type family map[int][]process
+
+func (f *family) add(p process) {
+	if *f == nil {
+		*f = family{}
+	}
+	(*f)[p.parent] = append((*f)[p.parent], p)
+}
+
+// killGrandchildren kills what descends from this process, but for its children.
+func (f family) killGrandchildren() {
+	parents := f[os.Getpid()]
+	delete(f, os.Getpid())
+	for len(parents) > 0 {
+		p := parents[0]
+		parents = append(parents[1:], f[p.pid]...)
+		for _, child := range f[p.pid] {
+			child.kill()
+		}
+		delete(f, p.pid) // so that this ends, whatever numbers were reused while /proc was read
+	}
+}
+
+// kill kills p if it still has the parent that it had. Its number may be
+// another's by now; a descriptor stays with the process that it was made for.
+func (p process) kill() {
+	fd, err := unix.PidfdOpen(p.pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if again, ok := readProcess(p.pid); ok && again.parent == p.parent {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
 }
 
@@ -162,12 +205,15 @@ func (x *execution) killAll(over context.Context) {
 		_ = unix.Kill(-x.group, unix.SIGKILL)
 	}
 	for {
+		var all family
 		for p := range processes() {
 			if over.Err() != nil {
 				return
 			}
+			all.add(p)
 			x.kill(p)
 		}
+		all.killGrandchildren()
 		select {
 		case <-x.more:
 		case <-over.Done():
