@@ -343,6 +343,26 @@ func TestQuorumNodesOfOtherRulesKeepApart(t *testing.T) {
 	}
 }
 
+// An observer need not know the settings, and sees who holds what for as long as
+// it looks.
+func TestQuorumObserver(t *testing.T) {
+	t.Parallel()
+	w := quorumWorld(t)
+	nodes := w.quorum("a", "b", "c")
+	l := acquireToStop(t, nodes[0], "id")
+	w.config = gossip.Config{Observer: true}
+	observer := w.join("observer", nodes...)
+	w.awaitHolder(observer, "id", nodes[0])
+	lasts(7 * time.Second) // in available mode, who does not answer is silent by then
+	if h, err := observer.Lookup(t.Context(), "id"); err != nil || h.Node != nodes[0].Node() {
+		t.Errorf("the observer sees %+v, %v; want %s", h, err, nodes[0].Node())
+	}
+	if want := (gossip.Mode{Quorum: 2, Voters: 3, TTL: shortTTL, InView: 3}); len(observer.Modes()) != 1 || observer.Modes()[0] != want {
+		t.Errorf("the observer sees the modes %+v, want %+v", observer.Modes(), want)
+	}
+	held(t, l)
+}
+
 // Beats that do not get through in packets go on streams.
 func TestQuorumWithoutPackets(t *testing.T) {
 	t.Parallel()

@@ -19,8 +19,12 @@ func (a *available) died(*peer) {}
 
 func (a *available) keeps(*peer) bool { return false }
 
-// tick pings all in view (rule 13).
+// tick pings all in view (rule 13). An observer pings nobody: it waits for nobody's
+// votes, and may look at a cluster in quorum mode, where pings are not answered.
 func (a *available) tick() {
+	if a.m.cfg.Observer {
+		return
+	}
 	for _, p := range a.m.peers {
 		if p != nil && p.inView {
 			a.ping(p)
