@@ -19,6 +19,8 @@ func TestMain(m *testing.M) {
 	ChildMain()
 	crashMain()
 	flag.Parse()
+	// With -race every child would sleep for a second before it exits.
+	os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	if given := flag.Lookup("test.parallel"); given.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
 		flag.Set("test.parallel", "64") // they wait for processes most of the time
 	}
