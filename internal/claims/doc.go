@@ -10,6 +10,11 @@
 // acknowledged that token. Who waits is served in the order of the stamps.
 // When two holders meet, as after a netsplit, the one with fewer votes yields.
 //
+// That is available mode. In quorum mode a fixed number of votes is enough, and
+// needed: beats bind them, and a lease runs out before the first of them may
+// move. So two leases are never valid at once. What the modes do each in their own
+// way is in the type mode.
+//
 // The one message is the State of an id: newer replaces older, so loss,
 // repetition and reordering do no harm.
 package claims
