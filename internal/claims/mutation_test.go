@@ -361,7 +361,7 @@ var mutations = []mutation{
 	{
 		rule:    "Q2 a beat is sent each quarter of the TTL",
 		edits:   []edit{{"beat.go", "q.beatAt = q.now + q.m.cfg.TTL/4", "q.beatAt = q.now + q.m.cfg.TTL"}},
-		profile: "q-clean", seeds: 20, kinds: "none",
+		profile: "q-clean", seeds: 20, kinds: "none|order|convergence",
 	},
 	{
 		rule:  "Q2 and with the first claim",
@@ -457,7 +457,7 @@ var mutations = []mutation{
 	{
 		rule:    "Q4 and when there is time to stop",
 		edits:   []edit{{"quorum.go", " || o.until-q.now <= o.stopWithin+q.m.cfg.TTL/8", ""}},
-		profile: "q-link", seeds: 100, kinds: "short",
+		profile: "q-late", seeds: 150, kinds: "short",
 	},
 	{
 		rule:    "Q4 a lease that has run out is gone",
