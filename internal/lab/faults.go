@@ -37,29 +37,33 @@ var scripts = map[Kind]script{
 	FreezeAll:      freezeAll,
 }
 
-// hit tries until all parts of the node are there: one of them may be starting,
-// or being replaced.
-func (f *ongoing) hit(ctx context.Context, strike func() error) error {
+// hit strikes a node that has all parts. One of them may be starting, or being
+// replaced, and a node that waits replaces none: after a while another one is
+// chosen.
+func (f *ongoing) hit(ctx context.Context, what func(n *Node) string, strike func(n *Node) error) (*Node, error) {
 	for {
-		f.fault.From = now()
-		err := strike()
-		if err == nil {
-			return nil
+		if err := f.reserve(ctx, f.one); err != nil {
+			return nil, err
 		}
-		if pause(ctx, 20*time.Millisecond) != nil {
-			return err
+		n := f.nodes[0]
+		for range 50 {
+			f.begin(f.nodes, "%s", what(n))
+			if strike(n) == nil {
+				return n, nil
+			}
+			if err := pause(ctx, 20*time.Millisecond); err != nil {
+				return nil, err
+			}
 		}
+		f.free()
 	}
 }
 
 func kill(parts ...Part) script {
 	return func(ctx context.Context, f *ongoing) error {
-		if err := f.reserve(ctx, f.one); err != nil {
-			return err
-		}
-		n := f.nodes[0]
-		f.begin(f.nodes, "%s; started again after %v", f.role(n), f.For)
-		if err := f.hit(ctx, func() error { return n.Kill(parts...) }); err != nil {
+		what := func(n *Node) string { return fmt.Sprintf("%s; started again after %v", f.role(n), f.For) }
+		n, err := f.hit(ctx, what, func(n *Node) error { return n.Kill(parts...) })
+		if err != nil {
 			return err
 		}
 		return f.startAgain(ctx, n)
@@ -82,19 +86,16 @@ func (f *ongoing) startAgain(ctx context.Context, n *Node) error {
 // start again.
 const grownUp = time.Second
 
-// hurt kills a helper, which highlander replaces.
+// hurt kills a helper, which highlander replaces when it next runs a command.
 func hurt(part Part) script {
 	return func(ctx context.Context, f *ongoing) error {
-		if err := f.reserve(ctx, f.one); err != nil {
-			return err
-		}
-		f.begin(f.nodes, "%s", f.role(f.nodes[0]))
-		if err := f.hit(ctx, func() error {
-			if age := f.nodes[0].age(); age < grownUp {
+		_, err := f.hit(ctx, f.role, func(n *Node) error {
+			if age := n.age(); age < grownUp {
 				return fmt.Errorf("highlander is only %v old", age)
 			}
-			return f.nodes[0].Kill(part)
-		}); err != nil {
+			return n.Kill(part)
+		})
+		if err != nil {
 			return err
 		}
 		return pause(ctx, f.For)
@@ -115,17 +116,13 @@ func terminate(ctx context.Context, f *ongoing) error {
 // freeze stops parts of a node. In some cases what is frozen is killed.
 func freeze(parts ...Part) script {
 	return func(ctx context.Context, f *ongoing) error {
-		if err := f.reserve(ctx, f.one); err != nil {
-			return err
-		}
-		n, thenKilled := f.nodes[0], f.random.IntN(5) == 0
-		how := "woken"
+		thenKilled, how := f.random.IntN(5) == 0, "woken"
 		if thenKilled {
 			how = "killed"
 		}
-		f.begin(f.nodes, "%s; %s after %v", f.role(n), how, f.For)
 		var thaw func() error
-		err := f.hit(ctx, func() (err error) { thaw, err = n.Freeze(parts...); return err })
+		what := func(n *Node) string { return fmt.Sprintf("%s; %s after %v", f.role(n), how, f.For) }
+		n, err := f.hit(ctx, what, func(n *Node) (err error) { thaw, err = n.Freeze(parts...); return err })
 		if err != nil {
 			return err
 		}

@@ -143,7 +143,7 @@ func (r *runner) fault(ctx context.Context, p Planned) error {
 
 // begin notes what is about to be broken.
 func (f *ongoing) begin(nodes []*Node, format string, args ...any) {
-	f.fault.From, f.fault.What = now(), fmt.Sprintf(format, args...)
+	f.fault.From, f.fault.What, f.fault.Nodes = now(), fmt.Sprintf(format, args...), nil
 	for _, n := range nodes {
 		f.fault.Nodes = append(f.fault.Nodes, n.Name)
 	}
@@ -179,6 +179,7 @@ func (f *ongoing) free() {
 	for _, n := range f.nodes {
 		delete(f.r.busy, n)
 	}
+	f.nodes = nil
 }
 
 // one chooses the node that runs the child in two of three cases.
