@@ -2,25 +2,32 @@ package main
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 // fakeLease expires when the test says so.
-type fakeLease struct{ expires time.Time }
+type fakeLease struct{ expires atomic.Value } // time.Time
 
-func (l *fakeLease) Expires() time.Time { return l.expires }
+func leaseUntil(t time.Time) *fakeLease {
+	l := &fakeLease{}
+	l.expires.Store(t)
+	return l
+}
+
+func (l *fakeLease) Expires() time.Time { return l.expires.Load().(time.Time) }
 
 // fakeGuard knows its deadline.
-type fakeGuard struct{ deadline time.Time }
+type fakeGuard struct{ deadline atomic.Value } // time.Time
 
-func (g *fakeGuard) set(t time.Time) { g.deadline = t }
+func (g *fakeGuard) set(t time.Time) { g.deadline.Store(t) }
 
 func (g *fakeGuard) mustKillIn(t *testing.T, want time.Duration) {
 	t.Helper()
 	synctest.Wait()
-	if got := time.Until(g.deadline); got != want {
+	if got := time.Until(g.deadline.Load().(time.Time)); got != want {
 		t.Errorf("the command lives for another %v, want %v", got, want)
 	}
 }
@@ -37,7 +44,7 @@ func keep(t *testing.T, lease *fakeLease) *fakeGuard {
 
 func TestCommandLivesWhileHighlanderDoesWhereLeasesDoNotRunOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := keep(t, &fakeLease{})
+		g := keep(t, leaseUntil(time.Time{}))
 		g.mustKillIn(t, frozenAfter)
 		time.Sleep(time.Hour)
 		g.mustKillIn(t, frozenAfter)
@@ -49,18 +56,18 @@ func TestCommandLivesWhileHighlanderDoesWhereLeasesDoNotRunOut(t *testing.T) {
 func TestCommandIsKilledBeforeItsLeaseRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const ttl = 3 * time.Second
-		lease := &fakeLease{expires: time.Now().Add(ttl)}
+		lease := leaseUntil(time.Now().Add(ttl))
 		g := keep(t, lease)
 		g.mustKillIn(t, ttl-killMargin)
 		for range 100 { // it is renewed
 			time.Sleep(ttl / 4)
-			lease.expires = time.Now().Add(ttl)
+			lease.expires.Store(time.Now().Add(ttl))
 			time.Sleep(ttl / 8) // seen within that time
 			g.mustKillIn(t, ttl-ttl/8-killMargin)
 		}
 		time.Sleep(ttl) // and not any more, though this process lives
 		g.mustKillIn(t, -killMargin-ttl/8)
-		lease.expires = time.Time{} // nor does the engine know the end of it any more
+		lease.expires.Store(time.Time{}) // nor does the engine know the end of it any more
 		time.Sleep(time.Second)
 		g.mustKillIn(t, -killMargin-ttl/8-time.Second)
 	})
@@ -69,14 +76,14 @@ func TestCommandIsKilledBeforeItsLeaseRunsOut(t *testing.T) {
 // A short lease is looked at more often, but never without a pause.
 func TestDeadlineFollowsShortLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lease := &fakeLease{expires: time.Now().Add(400 * time.Millisecond)}
+		lease := leaseUntil(time.Now().Add(400 * time.Millisecond))
 		g := keep(t, lease)
-		lease.expires = time.Now().Add(time.Second)
+		lease.expires.Store(time.Now().Add(time.Second))
 		time.Sleep(50 * time.Millisecond)
 		g.mustKillIn(t, 950*time.Millisecond-killMargin)
 
 		looks, d := 0, &deadline{lease: lease, set: func(time.Time) {}}
-		lease.expires = time.Now().Add(-time.Hour)
+		lease.expires.Store(time.Now().Add(-time.Hour))
 		for begin := time.Now(); time.Since(begin) < time.Second; looks++ {
 			time.Sleep(d.extend())
 		}
@@ -90,7 +97,7 @@ func TestDeadlineIsKeptNoLongerThanTheCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		d := &deadline{lease: &fakeLease{}, set: func(time.Time) {}}
+		d := &deadline{lease: leaseUntil(time.Time{}), set: func(time.Time) {}}
 		d.keepExtending(ctx) // returns
 	})
 }

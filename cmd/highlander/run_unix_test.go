@@ -149,7 +149,6 @@ func TestStoppedHighlanderLosesItsCommandAndRunsNoSecondOne(t *testing.T) {
 	node = nodeIn(second.stdout.next("hello runs on node-2#"))
 
 	first.signal(syscall.SIGCONT)
-	first.stderr.next("was not running for a while")
 	first.stderr.next("lease lost")
 	first.stderr.next("another node holds the id", "holder="+node)
 
@@ -173,6 +172,22 @@ func TestStoppedHighlanderLosesItsCommandAndRunsNoSecondOne(t *testing.T) {
 	if again.Token <= others[1].Token || others[1].Token <= mine[1].Token {
 		t.Errorf("the tokens do not grow: %d, %d, %d", mine[1].Token, others[1].Token, again.Token)
 	}
+}
+
+// Nobody is there to take over: it goes on where it was.
+func TestStoppedHighlanderThatIsAloneRunsItsCommandAgain(t *testing.T) {
+	t.Parallel()
+	pulse := newPulse(t)
+	node := prepareNode(t, clusterURLs(t, 1)[0], foreverWithPulse)
+	node.cmd.Env = append(node.cmd.Env, "PULSE="+pulse.path)
+	node.start()
+	pulse.next("up")
+	node.stdout.next("hello runs on")
+	node.signal(syscall.SIGSTOP)
+	pulse.stops()
+	node.signal(syscall.SIGCONT)
+	node.stderr.next("was not running for a while")
+	node.stdout.next("hello runs on")
 }
 
 func TestExitCodes(t *testing.T) {
