@@ -251,6 +251,9 @@ func (a *agent) carryOut(now claims.Instant, e claims.Event) {
 	}
 	switch e.Kind {
 	case claims.Granted:
+		if a.inQuorumMode() && a.machine.Expires(e.Claim) == 0 {
+			return // it has run out in the same turn, as the next event says
+		}
 		if l.phase == leaseHeld {
 			a.log.Info("raised the token after a netsplit", "id", l.id, "token", e.Token)
 		}

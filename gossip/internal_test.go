@@ -8,11 +8,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"highlander/internal/boottime"
+	"highlander/internal/claims"
 )
 
 func TestDroppedIsLoggedAtMostOnceASecond(t *testing.T) {
@@ -132,4 +136,36 @@ func TestKeysChangeUnderReaders(t *testing.T) {
 	}
 	close(stop)
 	reading.Wait()
+}
+
+// The process stands still in the turn in which a lease is granted, until it has
+// run out: nobody must hear of a lease without an end.
+func TestLeaseThatRunsOutAsItIsGrantedIsNotHandedOut(t *testing.T) {
+	var jump atomic.Int64
+	c, err := Join(t.Context(), Config{Name: "a", Bind: "127.0.0.1:0", Quorum: 1, Expect: 1, TTL: time.Second,
+		up: func() time.Duration { return boottime.Now() + time.Duration(jump.Load()) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	jump.Add(int64(2 * time.Second)) // it votes
+	a := c.agent
+	l := &lease{agent: a, id: "id", granted: make(chan struct{}), done: make(chan struct{})}
+	var first claims.Claim
+	a.mu.Lock()
+	a.posted = append(a.posted, func(now claims.Instant) {
+		a.claim(now, l)
+		first = l.claim
+		jump.Add(int64(2 * time.Second))
+	}, func(claims.Instant) {
+		if l.phase != leaseWaiting || l.claim == first {
+			t.Errorf("the lease is in phase %d with claim %v; want another claim than %v that waits", l.phase, l.claim, first)
+		}
+	})
+	a.mu.Unlock()
+	a.wake <- struct{}{}
+	<-l.granted
+	if l.Expires().IsZero() {
+		t.Error("a lease in quorum mode has no end")
+	}
 }

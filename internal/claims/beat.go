@@ -131,8 +131,13 @@ func (q *quorum) live(p *peer) bool {
 	return p.tie.until != 0
 }
 
-// keeps: as long as votes are bound, or it may matter that it was there.
-func (q *quorum) keeps(p *peer) bool { return p.tie.until != 0 || q.present(p) }
+// keeps: as long as votes may be bound, here to a claim of p, or at p to one of
+// this node. p counts beats while the last word of it that they echo is not older
+// than a TTL, and is bound for another. Until then, it must not be forgotten what
+// it was given back: an old State would show a vote that has moved.
+func (q *quorum) keeps(p *peer) bool {
+	return p.tie.heard != 0 && q.now < p.tie.heard+2*startup(q.m.cfg.TTL)
+}
 
 func (q *quorum) due(p *peer) bool { return p.tie.owed || q.beatDue(p) }
 

@@ -30,7 +30,7 @@ var mutations = []mutation{
 	{
 		rule:    "3 what is not acknowledged is sent again each second",
 		edits:   []edit{{"machine.go", "if l.sent+1 < m.ticks || !p.busy {", "if false {"}},
-		profile: "calm", seeds: 100, kinds: "none",
+		profile: "calm", seeds: 100, kinds: "none|lookup|memory",
 	},
 	{
 		rule:  "3 what is being acknowledged is not sent twice",
@@ -536,8 +536,13 @@ var mutations = []mutation{
 	},
 	{
 		rule:  "a peer whose claims have votes is not forgotten",
-		edits: []edit{{"beat.go", "keeps(p *peer) bool { return p.tie.until != 0 ||", "keeps(p *peer) bool { return"}, {"quorum.go", "return p.inView || p.tie.heard != 0 && q.now < p.tie.heard+startup(q.m.cfg.TTL)", "return p.inView"}},
+		edits: []edit{{"beat.go", "p.tie.heard+2*startup(q.m.cfg.TTL)", "p.tie.heard"}},
 		tests: "TestBoundPeerIsNotForgotten", kinds: "vote",
+	},
+	{
+		rule:  "a peer that may be bound to claims here is not forgotten",
+		edits: []edit{{"beat.go", "p.tie.heard+2*startup(q.m.cfg.TTL)", "p.tie.heard+startup(q.m.cfg.TTL)"}},
+		tests: "TestVoterIsNotForgottenBeforeItsVoteIsFree", kinds: "has moved",
 	},
 
 	// What keeps hostile or broken peers from doing lasting harm.

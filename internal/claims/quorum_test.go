@@ -139,6 +139,56 @@ func TestBoundPeerIsNotForgotten(t *testing.T) {
 
 // A lease that has the vote of a voter lasts as long as was promised, though that
 // voter is dead: nobody has told the program that it may end earlier.
+// A voter recalls its vote for a waiting claim, gets it back, and votes for another.
+// Then the way here is dead for long, and the one to it is not: it goes on
+// counting beats for a TTL, and is bound under the same number for one more. What
+// comes at last is a State from before the recall.
+func TestVoterIsNotForgottenBeforeItsVoteIsFree(t *testing.T) {
+	const ttl = 200 // s: longer than peers are kept otherwise
+	m := New(at(0), Config{Self: 1, Name: "n1", Quorum: 2, Voters: 3, TTL: ttl * time.Second})
+	m.NodeUp(at(300), 2, "v", true)
+	c := m.Acquire(at(300), "a", "", 0)
+	says := func(s int, back Back, states ...*State) {
+		msg := Message{From: 2, To: 1, HLC: 7, Since: 1, Bind: 7, Back: back}
+		for _, state := range states {
+			msg.Updates = append(msg.Updates, Update{State: state})
+		}
+		m.Receive(at(s), msg)
+	}
+	first := m.Message(at(300), 2, 10)
+	before := &State{ID: "a", Ver: 8, Vote: Vote{Epoch: 5, Claim: c}}
+	recall := &State{ID: "a", Ver: 9, Vote: Vote{Epoch: 5, Claim: c, Recall: true}}
+	says(300, Back{K: first.Beat.K, Stamp: 1}, recall)
+	if u := m.Message(at(300), 2, 10).Updates; len(u) != 1 || u[0].Gave != 5 {
+		t.Fatalf("the vote is not given back: %+v", u)
+	}
+	for s := 301; s < 300+2*ttl; s++ {
+		m.Tick(at(s))
+		if s == 400 {
+			m.NodeDown(at(s), 2)
+		}
+	}
+	s := 300 + 2*ttl
+	says(s, Back{}, before)
+	m.NodeUp(at(s), 2, "v", true)
+	says(s, Back{K: m.Message(at(s), 2, 10).Beat.K, Stamp: 2})
+	if o := m.ids["a"].own[0]; o.token != 0 {
+		t.Errorf("a claim has won with a vote that has moved: until %v", o.until)
+	}
+	for range goneTicks + ttl { // but it is, in the end
+		s++
+		m.NodeDown(at(s), 2)
+		m.Tick(at(s))
+	}
+	if s += 2 * ttl; m.byNode[2] == nil {
+		t.Error("a voter that was heard of is forgotten too early")
+	}
+	m.Tick(at(s))
+	if m.byNode[2] != nil {
+		t.Error("a voter that is gone is never forgotten")
+	}
+}
+
 func TestLeaseOutlivesTheDeathOfAVoter(t *testing.T) {
 	m := quorumOf(3)
 	c := leaseWith(m, 10, 2)
