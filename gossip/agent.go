@@ -334,9 +334,20 @@ func (a *agent) holders() []highlander.Holder {
 }
 
 func (a *agent) publicHolder(h claims.Holder) highlander.Holder {
-	name := a.c.name
-	if n := a.nodes[h.Claim.Node]; n != nil {
-		name = n.name
+	return highlander.Holder{ID: h.ID, Node: a.nameOf(h.Claim.Node), Meta: h.Meta, Token: h.Token, Since: h.Since}
+}
+
+// nameOf returns the name of a node, which may have left: in quorum mode it holds
+// what it held for a while.
+func (a *agent) nameOf(id claims.Node) string {
+	if id == a.self {
+		return a.c.name
 	}
-	return highlander.Holder{ID: h.ID, Node: name, Meta: h.Meta, Token: h.Token, Since: h.Since}
+	if n := a.nodes[id]; n != nil {
+		return n.name
+	}
+	if m := a.mortals[id]; m != nil {
+		return m.name
+	}
+	return joinName("unknown", uint64(id))
 }

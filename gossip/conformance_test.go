@@ -11,9 +11,19 @@ import (
 	"highlander/highlandertest"
 )
 
-func TestConformance(t *testing.T) {
-	t.Run("Plain", func(t *testing.T) { conformance(t, gossip.Config{}) })
-	t.Run("Encrypted", func(t *testing.T) { conformance(t, gossip.Config{Keys: [][]byte{bytes.Repeat([]byte{7}, 32)}}) })
+func TestConformance(t *testing.T) { plainAndEncrypted(t, conformance) }
+
+func TestQuorumConformance(t *testing.T) { plainAndEncrypted(t, quorumConformance) }
+
+// plainAndEncrypted runs the suite twice. It mostly waits.
+func plainAndEncrypted(t *testing.T, suite func(*testing.T, gossip.Config)) {
+	t.Parallel()
+	for name, keys := range map[string][][]byte{"Plain": nil, "Encrypted": {bytes.Repeat([]byte{7}, 32)}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			suite(t, gossip.Config{Keys: keys})
+		})
+	}
 }
 
 func conformance(t *testing.T, cfg gossip.Config) {
@@ -22,11 +32,6 @@ func conformance(t *testing.T, cfg gossip.Config) {
 		f.world.config = cfg
 		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash}
 	})
-}
-
-func TestQuorumConformance(t *testing.T) {
-	t.Run("Plain", func(t *testing.T) { quorumConformance(t, gossip.Config{}) })
-	t.Run("Encrypted", func(t *testing.T) { quorumConformance(t, gossip.Config{Keys: [][]byte{bytes.Repeat([]byte{7}, 32)}}) })
 }
 
 // quorumConformance is a cluster of seven voters: the three that the suite opens

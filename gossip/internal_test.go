@@ -169,3 +169,21 @@ func TestLeaseThatRunsOutAsItIsGrantedIsNotHandedOut(t *testing.T) {
 		t.Error("a lease in quorum mode has no end")
 	}
 }
+
+// In quorum mode a node that has left may hold something for a while yet.
+func TestHolderIsNamedAfterItHasLeft(t *testing.T) {
+	c, err := Join(t.Context(), Config{Name: "a", Bind: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a := c.agent
+	a.do(func(claims.Instant) {
+		a.meet(2, "b#0000000000000002", [32]byte{})
+		for node, want := range map[claims.Node]string{a.self: c.name, 2: "b#0000000000000002", 3: "unknown#0000000000000003"} {
+			if got := a.publicHolder(claims.Holder{Claim: claims.Claim{Node: node}}).Node; got != want {
+				t.Errorf("what node %d holds is held by %s, want %s", node, got, want)
+			}
+		}
+	})
+}

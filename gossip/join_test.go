@@ -226,6 +226,18 @@ func TestSeedThatDoesNotResolveIsRefused(t *testing.T) {
 	}
 }
 
+// One record that is missing keeps nobody from starting again.
+func TestSeedThatDoesNotResolveIsNoMatterBesideOneThatDoes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.join("a")
+	second, err := w.tryJoin(t.Context(), bind(t, 0), "b", "no-such-host.invalid", first.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.see(2, first, second)
+}
+
 // Trap 31 and complaint 19: an address that another cluster has taken over does
 // not merge the two.
 func TestClustersWithDifferentLabelsDoNotMerge(t *testing.T) {

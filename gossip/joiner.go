@@ -161,16 +161,22 @@ func (j *joiner) resolveSeeds() map[string]bool {
 	return targets
 }
 
-// checkSeeds returns an error for an address that is certain not to resolve.
-// One that may resolve later, as the name server does not answer, is none.
+// checkSeeds returns an error if none of the addresses can ever be reached, as
+// their hosts are not known: that is a mistake. If only some are, or the name
+// server does not answer, the others do; a host may get its record later, as a
+// replica does that starts together with this one.
 func checkSeeds(ctx context.Context, seeds []string) error {
+	var wrong error
 	for _, seed := range seeds {
 		_, err := resolve(ctx, seed)
-		if dns := new(net.DNSError); errors.As(err, &dns) && dns.IsNotFound {
-			return fmt.Errorf("gossip: Config.Join %q: the host does not resolve: %w", seed, err)
+		if dns := new(net.DNSError); !errors.As(err, &dns) || !dns.IsNotFound {
+			return nil
+		}
+		if wrong == nil {
+			wrong = fmt.Errorf("gossip: Config.Join %q: the host does not resolve: %w", seed, err)
 		}
 	}
-	return nil
+	return wrong
 }
 
 // resolve returns the addresses behind a seed: DNS is asked each time, as the
