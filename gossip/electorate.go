@@ -38,12 +38,14 @@ const (
 	quorumLost
 )
 
-// A voter that crashed and was started anew shares its name with the one that
-// crashed until that is out of the way. It is no news.
-const (
-	troubleTicks = 10 // after which trouble with the names is logged
-	troubleEvery = time.Minute
-)
+const troubleEvery = time.Minute
+
+// troubleTicks is after how many ticks trouble with the names is logged. A voter
+// that crashed and was started anew shares its name with the one that crashed as
+// long as a vote of that one may be bound. It is no news.
+func (r rules) troubleTicks() int {
+	return int(max(10*time.Second, r.ttl+r.ttl/25+5*time.Second) / tickEvery)
+}
 
 // logQuorum tells of a quorum that was lost or found.
 func (a *agent) logQuorum(inView int) {
@@ -75,7 +77,7 @@ func (a *agent) tickQuorum() {
 		q.trouble = 0
 		return
 	}
-	if q.trouble++; q.trouble < troubleTicks || !q.logged.ready(troubleEvery) {
+	if q.trouble++; q.trouble < a.c.rules().troubleTicks() || !q.logged.ready(troubleEvery) {
 		return
 	}
 	if len(shared) > 0 {

@@ -1,0 +1,86 @@
+package gossip
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"highlander/internal/claims"
+)
+
+// watched is as much of an agent as watches the voters: node 1, called a.
+type watched struct {
+	*agent
+	text bytes.Buffer
+}
+
+// watch makes one, in the virtual time of a synctest bubble.
+func watch(r rules) *watched {
+	w := &watched{}
+	begin := time.Now()
+	log := slog.New(slog.NewTextHandler(&w.text, nil))
+	c := &Cluster{name: joinName("a", 1), log: log, meta: nodeMeta{rules: r}}
+	w.agent = &agent{
+		c: c, log: log, self: 1, nodes: map[claims.Node]*node{}, changed: make(chan struct{}),
+		up: func() time.Duration { return time.Since(begin) + time.Hour },
+	}
+	w.machine = claims.New(w.instant(), claims.Config{Self: 1, Name: "a", Quorum: r.quorum, Voters: r.voters, TTL: r.ttl})
+	w.viewChanged()
+	return w
+}
+
+// comes has a node come into view and say something.
+func (w *watched) comes(id claims.Node, voter string) {
+	w.nodes[id] = &node{id: id, name: joinName(voter, uint64(id)), voter: voter}
+	w.machine.NodeUp(w.instant(), id, voter, true)
+	w.machine.Receive(w.instant(), claims.Message{From: id, To: 1})
+	w.viewChanged()
+}
+
+// goes has a node go out of view without a word.
+func (w *watched) goes(id claims.Node) {
+	delete(w.nodes, id)
+	w.machine.NodeDown(w.instant(), id)
+	w.viewChanged()
+}
+
+// passes lets virtual time pass.
+func (w *watched) passes(seconds int) {
+	for range seconds {
+		time.Sleep(tickEvery)
+		w.machine.Tick(w.instant())
+		w.tickQuorum()
+	}
+}
+
+// logged returns how many lines of the log contain something.
+func (w *watched) logged(text string) int { return strings.Count(w.text.String(), text) }
+
+// The one that crashed counts for a while after the new one is there.
+func TestVoterThatIsStartedAnewSharesNoName(t *testing.T) {
+	for _, ttl := range []time.Duration{time.Second, DefaultTTL, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			w := watch(rules{quorum: 2, voters: 3, ttl: ttl})
+			w.comes(2, "b")
+			w.comes(3, "c")
+			w.passes(1)
+			w.goes(3)
+			w.comes(4, "c")
+			if w.machine.Shared() == nil {
+				t.Fatalf("TTL %v: the one that crashed does not count at all", ttl)
+			}
+			w.passes(120)
+			if w.logged("share a name") != 0 {
+				t.Errorf("TTL %v: it is an error:\n%s", ttl, &w.text)
+			}
+			w.comes(5, "c")
+			w.passes(120)
+			if w.logged("share a name") == 0 {
+				t.Errorf("TTL %v: two that live share a name, and it is no error", ttl)
+			}
+		})
+	}
+}
