@@ -64,7 +64,8 @@ func (a *agent) NotifyAlive(n *memberlist.Node) error {
 		return err
 	}
 	if err = a.c.meta.agree(n.Name, meta); err != nil {
-		a.c.dropped.refused(err)
+		voter, _, _ := splitName(n.Name)
+		a.c.dropped.refused(refusal{voter, meta.rules}, err)
 	}
 	return err
 }

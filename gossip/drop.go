@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -14,13 +15,26 @@ import (
 type dropLog struct {
 	log *slog.Logger
 
-	mu            sync.Mutex
-	n             uint64
-	drop, refusal throttle
-	stranger      error // the last node of other rules
-	met           time.Time
-	strangers     uint64
+	mu        sync.Mutex
+	n         uint64
+	drop      throttle
+	stranger  error // the last node of other rules
+	met       time.Time
+	strangers uint64
+	refusals  map[refusal]time.Time // when they were logged
 }
+
+// refusal is why a node of other rules was refused. One that is started again and
+// again is the same.
+type refusal struct {
+	voter string
+	rules rules
+}
+
+const (
+	refusalEvery = time.Minute // at most, it is logged
+	maxRefusals  = 100         // that are kept apart
+)
 
 func (d *dropLog) count(reason string) {
 	d.mu.Lock()
@@ -31,16 +45,31 @@ func (d *dropLog) count(reason string) {
 	}
 }
 
-// refused counts a node of other rules. Somebody has to do something about it.
-func (d *dropLog) refused(reason error) {
+// refused counts a node of other rules. Somebody has to do something about it,
+// but it tries again each second.
+func (d *dropLog) refused(why refusal, reason error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.n++
 	d.strangers++
 	d.stranger, d.met = reason, time.Now()
-	if d.refusal.ready(time.Second) {
+	if d.mayTell(why) {
 		d.log.Error("refused a node whose settings are others: all need the same", "reason", reason, "total", d.n)
 	}
+}
+
+// mayTell says whether a refusal may be logged again. When there are too many to
+// keep apart, those that are new wait until others are old; d.mu is held.
+func (d *dropLog) mayTell(why refusal) bool {
+	maps.DeleteFunc(d.refusals, func(_ refusal, at time.Time) bool { return time.Since(at) >= refusalEvery })
+	if _, told := d.refusals[why]; told || len(d.refusals) >= maxRefusals {
+		return false
+	}
+	if d.refusals == nil {
+		d.refusals = map[refusal]time.Time{}
+	}
+	d.refusals[why] = time.Now()
+	return true
 }
 
 // lastRefused returns how many nodes of other rules were refused, and why the

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -93,20 +94,45 @@ func TestNodeOfOtherRulesIsRefused(t *testing.T) {
 	}
 }
 
-func TestRefusedNodesAreLoggedAtMostOnceASecond(t *testing.T) {
+func TestRefusedNodesAreLoggedOnceAMinuteEach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, text := metaAgent(nodeMeta{})
-		for range 35 {
-			for range 100 {
-				a.NotifyAlive(metaNode(nodeMeta{rules: quorumRules}.append(nil)))
+		meet := func(name string, incarnation uint64, r rules) {
+			n := metaNode(nodeMeta{rules: r}.append(nil))
+			n.Name = joinName(name, incarnation)
+			a.NotifyAlive(n)
+		}
+		others := quorumRules
+		others.ttl++
+		for i := range uint64(150) {
+			meet("x", 3+i, quorumRules) // started again and again
+			meet("y", 1, quorumRules)
+			if i == 20 {
+				meet("y", 1, others)
 			}
-			time.Sleep(100 * time.Millisecond) // virtual
+			time.Sleep(time.Second) // virtual
 		}
-		if lines := strings.Count(text.String(), "\n"); lines != 4 {
-			t.Errorf("%d lines in 3.5 s, want 4:\n%s", lines, text)
+		for what, want := range map[string]int{"node x#": 3, "node y#": 4, "TTL 3.000000001s": 1, "level=ERROR": 7} {
+			if lines := strings.Count(text.String(), what); lines != want {
+				t.Errorf("%d lines with %q in 150 s, want %d:\n%s", lines, what, want, text)
+			}
 		}
-		if got := a.c.dropped.total(); got != 3500 {
-			t.Errorf("counted %d, want 3500", got)
+		if got := a.c.dropped.total(); got != 301 {
+			t.Errorf("counted %d, want 301", got)
+		}
+	})
+}
+
+func TestRefusedNodesOfManyNamesAreLoggedWithinBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, text := metaAgent(nodeMeta{})
+		for i := range uint64(1000) {
+			n := metaNode(nodeMeta{rules: quorumRules}.append(nil))
+			n.Name = joinName(fmt.Sprint("x", i), 1)
+			a.NotifyAlive(n)
+		}
+		if lines := strings.Count(text.String(), "\n"); lines != maxRefusals || len(a.c.dropped.refusals) != maxRefusals {
+			t.Errorf("%d lines, %d refusals kept, want %d", lines, len(a.c.dropped.refusals), maxRefusals)
 		}
 	})
 }
