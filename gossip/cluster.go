@@ -87,7 +87,8 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 		c.Close()
 		return nil, err
 	}
-	c.log.Info("joined the cluster", "members", len(c.Members()))
+	members, _ := c.agent.membership()
+	c.log.Info("joined the cluster", "voters", c.rules().inView(members))
 	return c, nil
 }
 
@@ -258,11 +259,7 @@ func (c *Cluster) Modes() []Mode {
 	}
 	var modes []Mode
 	for r, members := range byRules {
-		inView := len(members)
-		if r != (rules{}) {
-			inView = votersByName(members)
-		}
-		modes = append(modes, Mode{Quorum: r.quorum, Voters: r.voters, TTL: r.ttl, InView: inView})
+		modes = append(modes, Mode{Quorum: r.quorum, Voters: r.voters, TTL: r.ttl, InView: r.inView(members)})
 	}
 	slices.SortFunc(modes, func(a, b Mode) int {
 		return cmp.Or(-cmp.Compare(a.InView, b.InView), cmp.Compare(a.Quorum, b.Quorum), cmp.Compare(a.Voters, b.Voters), cmp.Compare(a.TTL, b.TTL))

@@ -21,6 +21,19 @@ func votersByName(members []Member) (count int) {
 	return count
 }
 
+// inView counts the voters among members.
+func (r rules) inView(members []Member) (count int) {
+	if r != (rules{}) {
+		return votersByName(members)
+	}
+	for _, m := range members {
+		if !m.Observer {
+			count++
+		}
+	}
+	return count
+}
+
 // quorumLog tells an operator whether this node sees a quorum, and what is wrong
 // with the names of the voters.
 type quorumLog struct {

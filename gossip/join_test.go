@@ -101,7 +101,7 @@ func TestExpectedNodesAreWaitedFor(t *testing.T) {
 	}
 	for _, name := range []string{"first", "second"} {
 		for _, line := range w.logged("joined the cluster") {
-			if strings.Contains(line, "node="+name) && !strings.Contains(line, "members=4") {
+			if strings.Contains(line, "node="+name) && !strings.Contains(line, "voters=3") {
 				t.Errorf("it did not wait for three voters: %s", line)
 			}
 		}
