@@ -61,7 +61,7 @@ func (a *agent) lookAtTheTime(now claims.Instant) {
 			a.expiry.watch(at)
 			continue
 		}
-		a.log.Warn("the lease was not renewed in time; stopping", "id", l.id, "token", l.Token(), "left", time.Duration(l.ends.Load())-now.Up)
+		a.log.Warn("the lease was not renewed in time; stopping", "id", l.id, "token", l.Token(), "left", (time.Duration(l.ends.Load()) - now.Up).Round(10*time.Millisecond))
 		l.lose()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -167,6 +168,17 @@ func TestQuorumLostAndFound(t *testing.T) {
 	toldInTime(t, l)
 	w.see(1, nodes...)
 	w.awaitLog("no quorum: ", 3)
+	told := w.logged("the lease was not renewed in time; stopping")
+	if len(told) != 1 {
+		t.Fatalf("the log says %q", told)
+	}
+	left := regexp.MustCompile(` left=(\S+)`).FindStringSubmatch(told[0])
+	if left == nil {
+		t.Fatalf("the log says %s", told[0])
+	}
+	if d, err := time.ParseDuration(left[1]); err != nil || d%(10*time.Millisecond) != 0 {
+		t.Errorf("what is left is not in hundredths of a second: %s", told[0])
+	}
 	granted := compete(t, "id", nodes...)
 	lasts(2 * shortTTL)
 	select {
