@@ -154,17 +154,6 @@ func cgroupOfTest(t *testing.T, parent string) string {
 	return dir
 }
 
-// Whoever of the three is left reaches daemons, too, without help of the frozen.
-func TestDeadlineReachesDaemonsWithFrozen(t *testing.T) {
-	needCgroup(t)
-	for name, victims := range frozenOnes {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			deadlineIsKept(t, victims, "fork-setsid", "fork-setsid")
-		})
-	}
-}
-
 // A process that was put into the cgroup is nobody's child here. It is waited
 // for, and ended, all the same.
 func TestStrangerInTheCgroupIsEnded(t *testing.T) {

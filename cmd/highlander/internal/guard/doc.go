@@ -22,8 +22,17 @@
 //	all three at once        the kernel, by the parent-death signal, and only
 //	                         the process that the keeper forked itself (*)
 //	deadline passed          keeper, guard and highlander, each with its own
-//	                         timer: the freeze of any two delays nothing. With
-//	                         all three frozen the command lives on
+//	                         timer: the freeze of any two delays nothing (**).
+//	                         With all three frozen the command lives on
+//
+// (**) Linux: each kills the process group, and all that descends from the
+// helpers. What forks or loses its parent at that very moment may escape the
+// first look without a cgroup; the next ones follow after 10 ms, 20 ms and so on.
+// When the patience with a frozen keeper has run out (2 s), or with a frozen guard
+// (5 s), that one is killed, and all falls to who is left. A keeper that stands
+// still in the middle of a start is killed 10 ms after the deadline: nothing is
+// started later, unless all three were frozen; the keeper then kills at once what it
+// goes on to start. Elsewhere than on Linux such a keeper has the 2 s, too.
 //
 // (*) Linux. Other Unix systems have neither parent-death signals nor
 // subreapers: there the guard and highlander kill the process group they were

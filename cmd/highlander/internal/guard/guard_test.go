@@ -262,6 +262,109 @@ func TestDeadlineIsKeptWithFrozen(t *testing.T) {
 	}
 }
 
+// Whoever of the three is left reaches daemons, too, without help of the frozen.
+func TestDeadlineReachesDaemonsWithFrozen(t *testing.T) {
+	for name, victims := range frozenOnes {
+		for _, fork := range []string{"fork-setsid", "fork-daemon"} {
+			t.Run(name+"/"+fork, func(t *testing.T) {
+				t.Parallel()
+				deadlineIsKept(t, victims, fork, fork)
+			})
+		}
+	}
+}
+
+// The keeper stands still after it has forked the command and before it says so:
+// nobody knows the process group.
+func TestDeadlineEndsACommandThatWasNotReported(t *testing.T) {
+	for name, victims := range map[string]func(h *highlander) []int{
+		"highlander": func(h *highlander) []int { return []int{h.cmd.Process.Pid} },
+		"guard":      func(h *highlander) []int { return []int{h.guard} },
+	} {
+		t.Run(name+" frozen too", func(t *testing.T) {
+			t.Parallel()
+			hall := newHall(t)
+			h := launch(t, hall.command(t, "fork-setsid", "fork-setsid", "join", "hold"), nil)
+			h.ready(t)
+			ended := holdAfterFork(t, h.keeper)
+			h.tell(t, "run")
+			members := hall.wait(t, 4)
+			h.tell(t, "deadline 300ms")
+			deadline := time.Now().Add(300 * time.Millisecond)
+			h.tell(t, "certificate")
+			if got := h.report(t); got != "certified" { // and so the guard is told
+				t.Fatalf("highlander reported %q", got)
+			}
+			frozen := victims(h)
+			freeze(t, frozen...)
+			waitEnd(t, members)
+			<-ended
+			if late := time.Since(deadline); late > keeperGrace {
+				t.Errorf("the command ended %v late, for lack of patience with the keeper", late)
+			}
+			for _, pid := range frozen {
+				_ = syscall.Kill(pid, syscall.SIGCONT)
+			}
+			if got := h.report(t); !strings.Contains(got, ErrGuardDied.Error()) {
+				t.Errorf("highlander reported %q", got)
+			}
+			h.waitAllGone(t)
+		})
+	}
+}
+
+// A keeper may stand still between its look at the deadline and the start of the
+// command. As the others see it, it does so as well when it does not get to look:
+// at the deadline it must die, lest it start the command when it goes on.
+func TestKeeperThatDidNotStartACommandMustNotOutliveTheDeadline(t *testing.T) {
+	for name, victims := range map[string]func(h *highlander) []int{
+		"keeper":           func(h *highlander) []int { return []int{h.keeper} },
+		"guard and keeper": frozenOnes["guard and keeper"],
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hall := newHall(t)
+			h := launch(t, hall.command(t, "join", "hold"), nil)
+			h.ready(t)
+			frozen := victims(h)
+			freeze(t, frozen...)
+			deadline := time.Now().Add(300 * time.Millisecond)
+			h.tell(t, "deadline 300ms")
+			h.tell(t, "run")
+			for strings.Trim(threadStates(h.keeper), "ZX") != "" {
+				if late := time.Since(deadline); late > keeperGrace {
+					t.Fatalf("the keeper lives on %v after the deadline", late)
+				}
+				runtime.Gosched()
+			}
+			for _, pid := range frozen {
+				_ = syscall.Kill(pid, syscall.SIGCONT)
+			}
+			if got := h.report(t); !strings.Contains(got, ErrGuardDied.Error()) {
+				t.Errorf("highlander reported %q", got)
+			}
+			h.waitAllGone(t)
+			if len(hall.joined) > 0 {
+				t.Error("the command was started")
+			}
+		})
+	}
+}
+
+// The deadline may pass at any point of a start. All goes on as usual after that.
+func TestDeadlineDuringStart(t *testing.T) {
+	g, hall := startGuard(t), newHall(t)
+	for range 50 {
+		g.SetDeadline(time.Now().Add(rand.N(4 * time.Millisecond)))
+		o := await(t, g.inBackground(t.Context(), hall.command(t, "join", "hold")))
+		if !errors.Is(o.err, ErrDeadline) && !errors.Is(o.err, ErrGuardDied) {
+			t.Fatalf("Run returned %+v", o)
+		}
+		g.SetDeadline(time.Time{})
+		want(t, await(t, g.inBackground(t.Context(), hall.command(t, "exit:3"))), 3, nil)
+	}
+}
+
 func TestCommandOutlivesDeadlineThatWasMoved(t *testing.T) {
 	g, hall := startGuard(t), newHall(t)
 	first := time.Now().Add(300 * time.Millisecond)
@@ -763,7 +866,7 @@ func BenchmarkRunToStarted(b *testing.B) {
 	}
 	var started time.Duration
 	for b.Loop() {
-		r := &run{log: discard, link: g.link, cmd: Command{Path: path, Args: []string{"true"}}, hang: time.NewTimer(safetyNet)}
+		r := &run{log: discard, link: g.link, cmd: Command{Path: path, Args: []string{"true"}}, hang: time.NewTimer(safetyNet), again: newRepeat()}
 		begin := time.Now()
 		if err := g.start(r); err != nil {
 			b.Fatal(err)

@@ -67,7 +67,10 @@ func (g *Guard) connect(ctx context.Context) (*link, error) {
 	case closed:
 		return nil, ErrClosed
 	case l != nil && l.alive():
-		return l, nil
+		if !l.isCondemned() {
+			return l, nil
+		}
+		l.close()
 	}
 	l, err := dial(ctx, g.log, g.noCgroup)
 	if err != nil {
@@ -166,8 +169,9 @@ func (g *Guard) Run(ctx context.Context, cmd Command) (Exit, error) {
 	if err != nil {
 		return Exit{}, err
 	}
-	r := &run{log: g.log, link: l, cmd: cmd, hang: time.NewTimer(startGrace)}
+	r := &run{log: g.log, link: l, cmd: cmd, hang: time.NewTimer(startGrace), again: newRepeat()}
 	defer r.hang.Stop()
+	defer r.again.Stop()
 	if err := g.start(r); err != nil {
 		return Exit{}, err
 	}
@@ -182,6 +186,7 @@ func (g *Guard) start(r *run) error {
 	}
 	g.runs++
 	r.number = g.runs
+	r.link.starts()
 	r.link.send(message{
 		Kind: msgStart, Run: r.number,
 		Path: r.cmd.Path, Args: r.cmd.Args, Env: r.cmd.Env, Dir: r.cmd.Dir, Shutdown: r.cmd.Shutdown,
@@ -197,6 +202,7 @@ type run struct {
 	number uint64
 	exit   Exit
 	hang   *time.Timer // runs while something is overdue
+	again  repeat      // from the deadline on
 }
 
 // follow returns when nothing of the command is left.
@@ -220,8 +226,13 @@ func (g *Guard) follow(ctx context.Context, r *run) (Exit, error) {
 		case <-g.expiry.C:
 			if g.isExpired() {
 				r.link.killCommand()
+				r.again.start()
 				r.hang.Reset(hangGrace)
 			}
+		case <-r.again.C:
+			r.link.condemnStart()
+			r.link.killCommand()
+			r.again.next()
 		case <-r.hang.C:
 			r.escalate("it does not answer")
 		}

@@ -29,6 +29,7 @@ type guardian struct {
 	deadline instant
 	alarm    *alarm
 	patience *time.Timer // with the keeper
+	again    repeat      // runs from the order to kill to the end of the command
 	dead     Certificate
 }
 
@@ -57,6 +58,7 @@ func guardMain() error {
 		cgroup:         inheritCgroup(fdCgroup),
 		alarm:          alarm,
 		patience:       time.NewTimer(keeperGrace),
+		again:          newRepeat(),
 	}
 	g.patience.Stop()
 	if err := g.startKeeper(); err != nil {
@@ -159,6 +161,8 @@ func (g *guardian) watch() {
 			if g.deadline.passed() && g.live {
 				g.kill()
 			}
+		case <-g.again.C:
+			g.killAgain()
 		case <-g.patience.C:
 			_ = g.keeper.Process.Kill()
 		}
@@ -175,9 +179,30 @@ func (g *guardian) orphaned() {
 // kill kills the command at a moment when the keeper does the same of its own,
 // in case that one is frozen.
 func (g *guardian) kill() {
+	g.killCommand()
+	g.again.start()
+	g.patience.Reset(keeperGrace)
+}
+
+func (g *guardian) killCommand() {
 	_ = g.cgroup.kill()
 	killGroup(g.group, session())
-	g.patience.Reset(keeperGrace)
+	killDescendants(os.Getpid(), g.keeper.Process.Pid)
+}
+
+// killAgain kills what got away. A keeper that by now has not even said whether
+// it has started the command may be frozen just before it does so, and must not go
+// on. What it has started falls to this process.
+func (g *guardian) killAgain() {
+	if !g.live {
+		return
+	}
+	overdue := g.deadline.passed() || g.fromHighlander == nil
+	if orphansFallToUs && overdue && g.group == 0 {
+		_ = g.keeper.Process.Kill()
+	}
+	g.killCommand()
+	g.again.next()
 }
 
 func (g *guardian) handDown(m message) {
@@ -189,7 +214,10 @@ func (g *guardian) handDown(m message) {
 		g.deadline = m.Deadline
 		g.alarm.Set(m.Deadline)
 	case msgStart:
-		g.run, g.live = m.Run, true
+		// The one before is gone, though the keeper's word of it may be on its way.
+		g.run, g.live, g.group = m.Run, true, 0
+		g.patience.Stop()
+		g.again.Stop()
 	case msgStop:
 		if g.live {
 			g.patience.Reset(max(m.Shutdown, 0) + keeperGrace)
@@ -216,6 +244,7 @@ func (g *guardian) learn(m message) {
 		if m.Run == g.run {
 			g.live = false
 			g.patience.Stop()
+			g.again.Stop()
 		}
 	}
 }

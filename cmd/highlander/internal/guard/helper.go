@@ -33,6 +33,32 @@ const (
 // be gone, before it takes the keeper for frozen and kills it.
 const keeperGrace = 2 * time.Second
 
+// repeat says when to kill a command once more of which something may have got
+// away.
+type repeat struct {
+	*time.Timer
+	after time.Duration
+}
+
+func newRepeat() repeat {
+	timer := time.NewTimer(0)
+	timer.Stop()
+	return repeat{Timer: timer}
+}
+
+// start makes the first repetition due after pollInterval.
+func (r *repeat) start() {
+	r.after = pollInterval
+	r.Reset(r.after)
+}
+
+// next makes another due, ever later up to each second: to look at all processes
+// has its price, and some cannot be killed.
+func (r *repeat) next() {
+	r.after = min(2*r.after, time.Second)
+	r.Reset(r.after)
+}
+
 // pollInterval is how often to look whether a group is empty where nobody tells.
 const pollInterval = 10 * time.Millisecond
 

@@ -33,6 +33,9 @@ type link struct {
 	keeper    *os.Process // from when it is ready to when it is gone
 	keeperPID int
 	group     int  // process group of the command, as far as reported; zero while there is none
+	starting  bool // a command was asked for, and the keeper has not said what became of it
+	condemned bool // the keeper was killed: no command may be started any more
+	over      bool // the numbers of guard and keeper may be others'
 	closing   bool // its end is no surprise
 	killed    bool // the guard was killed
 }
@@ -98,12 +101,12 @@ func (l *link) read(ready chan<- error) {
 	defer close(l.done) // first, so that whoever misses it in events finds it here
 	err := l.relay(ready)
 	l.hangUp() // a guard without a keeper waits for that
-	sweep(l.groupLeft(), l.guard.Process.Pid, l.cgroup)
+	sweep(l.finish(), l.guard.Process.Pid, l.cgroup)
 	_ = l.guard.Wait() // however it ended
 	_ = l.up.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.closing {
+	if !l.closing && !l.condemned {
 		l.log.Warn("the guard died", "guard", l.guard.Process.Pid, "pipe", err)
 	}
 	if l.keeper != nil {
@@ -129,32 +132,71 @@ func (l *link) relay(ready chan<- error) error {
 			ready <- l.meet(m.PID)
 			continue
 		case msgStarted:
-			l.setGroup(m.PID)
-		case msgGone:
-			l.setGroup(0)
+			l.started(m.PID)
+		case msgFailed, msgGone:
+			l.started(0)
 		}
 		l.events <- m
 	}
 }
 
-func (l *link) setGroup(group int) {
+// starts notes that a command is being asked for.
+func (l *link) starts() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.group = group
+	l.starting = true
 }
 
-// groupLeft returns the process group of which something may be left.
-func (l *link) groupLeft() int {
+// started notes what the keeper says of its command, if one runs.
+func (l *link) started(group int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.group, l.starting = group, false
+}
+
+// finish ends killCommand, for guard and keeper are about to be waited for, and
+// returns the process group of which something may be left.
+func (l *link) finish() (group int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
 	return l.group
 }
 
 // killCommand kills the command at a moment when guard and keeper do the same of
 // their own, in case that both are frozen.
 func (l *link) killCommand() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return
+	}
 	_ = l.cgroup.kill()
-	killGroup(l.groupLeft(), l.guard.Process.Pid)
+	killGroup(l.group, l.guard.Process.Pid)
+	helpers := []int{l.guard.Process.Pid}
+	if l.keeper != nil && l.keeper.Signal(syscall.Signal(0)) == nil {
+		helpers = append(helpers, l.keeperPID) // the guard has not buried it
+	}
+	killDescendants(helpers...)
+}
+
+// condemnStart kills the keeper if it has not said yet whether it has started the
+// command: it may be frozen just before it does so, and must not go on.
+func (l *link) condemnStart() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !orphansFallToUs || !l.starting || l.keeper == nil {
+		return
+	}
+	l.condemned = true
+	l.log.Warn("the keeper did not start the command before its deadline: killing it", "keeper", l.keeperPID)
+	_ = l.keeper.Kill()
+}
+
+func (l *link) isCondemned() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.condemned
 }
 
 // meet takes hold of the keeper: on Linux of the process, not just its number.

@@ -196,6 +196,8 @@ func (a actor) play(words []string) {
 		case "fork-setsid":
 			a.fork(words[i+1:], &syscall.SysProcAttr{Setsid: true})
 			a.isParent = true
+		case "fork-daemon": // its parent exits
+			a.fork(append([]string{"fork-setsid", "parent-exit:0"}, words[i+1:]...), &syscall.SysProcAttr{Setsid: true})
 		case "parent-exit":
 			if a.isParent {
 				os.Exit(n)
@@ -463,6 +465,41 @@ func freeze(t testing.TB, victims ...int) {
 			runtime.Gosched()
 		}
 	}
+}
+
+// holdAfterFork makes a keeper stand still between the start of its next command
+// and its report. What it returns is closed when the keeper has ended.
+func holdAfterFork(t testing.TB, keeper int) (ended <-chan struct{}) {
+	t.Helper()
+	ready, over := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(over)
+		runtime.LockOSThread() // the tracer is a thread, and ends with this goroutine
+		// The main thread forks.
+		_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(keeper), 0, unix.PTRACE_O_TRACEVFORKDONE, 0, 0)
+		if errno != 0 {
+			ready <- errno
+			return
+		}
+		ready <- nil
+		for {
+			var status unix.WaitStatus
+			_, err := unix.Wait4(keeper, &status, unix.WALL, nil)
+			switch {
+			case err == unix.EINTR:
+			case err != nil || !status.Stopped():
+				return
+			case status.TrapCause() == unix.PTRACE_EVENT_VFORK_DONE: // it stays there
+			default:
+				signal := uintptr(status.StopSignal()) // handed on
+				_, _, _ = unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_CONT, uintptr(keeper), 0, signal, 0, 0)
+			}
+		}
+	}()
+	if err := <-ready; err != nil {
+		t.Fatalf("trace the keeper: %v", err)
+	}
+	return over
 }
 
 // threadStates returns a letter for each thread of a process; none if there is

@@ -5,6 +5,7 @@ import (
 	"context"
 	"iter"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -116,7 +117,7 @@ func (t *tree) kill() {
 			_ = unix.Kill(p.pid, unix.SIGKILL)
 		}
 	}
-	all.killGrandchildren()
+	all.killUnder(all[os.Getpid()])
 }
 
 // family is processes by parent. Killing all generations at once spares a busy
@@ -130,29 +131,46 @@ func (f *family) add(p process) {
 	(*f)[p.parent] = append((*f)[p.parent], p)
 }
 
-// killGrandchildren kills what descends from this process, but for its children.
-func (f family) killGrandchildren() {
-	parents := f[os.Getpid()]
-	delete(f, os.Getpid())
+// killUnder kills what descends from the parents, but for themselves and for
+// those that are spared.
+func (f family) killUnder(parents []process, spared ...int) {
 	for len(parents) > 0 {
 		p := parents[0]
 		parents = append(parents[1:], f[p.pid]...)
 		for _, child := range f[p.pid] {
-			child.kill()
+			if !slices.Contains(spared, child.pid) {
+				child.kill()
+			}
 		}
 		delete(f, p.pid) // so that this ends, whatever numbers were reused while /proc was read
 	}
 }
 
-// kill kills p if it still has the parent that it had. Its number may be
-// another's by now; a descriptor stays with the process that it was made for.
+// killDescendants kills all that descends from the helpers, but for themselves:
+// what the keeper forked, and what of that has fallen to the guard. The helpers
+// must not have been waited for. What is just being forked or orphaned may escape:
+// call it again.
+func killDescendants(helpers ...int) {
+	var all family
+	for p := range processes() {
+		all.add(p)
+	}
+	var parents []process
+	for _, pid := range helpers {
+		parents = append(parents, process{pid: pid})
+	}
+	all.killUnder(parents, helpers...)
+}
+
+// kill kills p, whatever has become its parent. Its number may be another's by
+// now; a descriptor stays with the process that it was made for.
 func (p process) kill() {
 	fd, err := unix.PidfdOpen(p.pid, 0)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
-	if again, ok := readProcess(p.pid); ok && again.parent == p.parent {
+	if again, ok := readProcess(p.pid); ok && again.started == p.started {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
 }
@@ -213,7 +231,7 @@ func (x *execution) killAll(over context.Context) {
 			all.add(p)
 			x.kill(p)
 		}
-		all.killGrandchildren()
+		all.killUnder(all[os.Getpid()])
 		select {
 		case <-x.more:
 		case <-over.Done():
@@ -296,7 +314,10 @@ func signalGroup(group, session int, sig syscall.Signal) {
 }
 
 // process is a line of /proc.
-type process struct{ pid, parent, group, session int }
+type process struct {
+	pid, parent, group, session int
+	started                     int // in clock ticks: tells it from a later one with its number
+}
 
 // in says whether p belongs to a group, of that session: the number may be
 // another's by now.
@@ -338,7 +359,7 @@ func processes() iter.Seq[process] {
 }
 
 // readProcess reads the stat file of a process: pid (name) state parent group
-// session and more, where the name may hold anything. It makes do without
+// session and more, the 20th being the time of its start, where the name may hold anything. It makes do without
 // package os, whose files cost several times as much.
 func readProcess(pid int) (process, bool) {
 	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -346,18 +367,21 @@ func readProcess(pid int) (process, bool) {
 		return process{}, false
 	}
 	defer unix.Close(fd)
-	var stat [512]byte // the name has 64 bytes at the most
+	var stat [1024]byte // the name has 64 bytes at the most
 	n, err := unix.Read(fd, stat[:])
 	if err != nil {
 		return process{}, false
 	}
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat[:n], ')')+1 : n])
-	if len(fields) < 4 {
+	if len(fields) < 20 {
 		return process{}, false
 	}
 	p := process{pid: pid}
-	for i, to := range []*int{&p.parent, &p.group, &p.session} {
-		if *to, err = strconv.Atoi(string(fields[i+1])); err != nil {
+	for _, f := range [...]struct {
+		at int
+		to *int
+	}{{1, &p.parent}, {2, &p.group}, {3, &p.session}, {19, &p.started}} {
+		if *f.to, err = strconv.Atoi(string(fields[f.at])); err != nil {
 			return process{}, false
 		}
 	}
