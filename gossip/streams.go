@@ -50,6 +50,7 @@ type trackedConn struct {
 	place   *list.Element
 	charged int // bytes
 	pushed  bool
+	lingers int // bytes that it may hold though it was pushed out, until it is closed
 }
 
 // track makes c known, as a stream of a kind, until it is closed. If there can
@@ -90,11 +91,37 @@ func (t *muxTransport) charge(c *trackedConn, n int) {
 func (t *muxTransport) makeRoom() {
 	for inbound := &t.open[inboundStream]; inbound.Len() > maxInboundStreams || t.bytes > maxInboundBytes; {
 		oldest := inbound.Front().Value.(*trackedConn)
+		oldest.pushed, oldest.lingers = true, oldest.charged
+		t.lingering += oldest.lingers
 		t.forget(oldest)
-		oldest.pushed = true
 		oldest.Conn.Close()
+		t.announce()
 		t.refused(errTooManyStreams.Error())
 	}
+}
+
+// awaitRoom waits while streams that were pushed out hold too much: on a busy
+// machine it takes a while until those who read from them hear of it. It returns
+// false if c is pushed out itself meanwhile.
+func (t *muxTransport) awaitRoom(c *trackedConn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.lingering > maxInboundBytes && !c.pushed && !t.isStopping() {
+		changed := t.changed
+		t.mu.Unlock()
+		select {
+		case <-changed:
+		case <-t.stopping:
+		}
+		t.mu.Lock()
+	}
+	return !c.pushed
+}
+
+// announce wakes those who wait in awaitRoom; t.mu is held.
+func (t *muxTransport) announce() {
+	close(t.changed)
+	t.changed = make(chan struct{})
 }
 
 // forget removes c from its list; t.mu is held.
@@ -141,6 +168,11 @@ func (c *trackedConn) pay(bytes int) {
 func (c *trackedConn) Close() error {
 	c.t.mu.Lock()
 	c.t.forget(c)
+	if c.lingers > 0 {
+		c.t.lingering -= c.lingers
+		c.lingers = 0
+		c.t.announce()
+	}
 	c.t.mu.Unlock()
 	return c.Conn.Close()
 }

@@ -87,12 +87,16 @@ type muxTransport struct {
 	mu    sync.Mutex
 	open  [tripwireStream + 1]list.List // of *trackedConn, by kind, the oldest first
 	bytes int                           // that the streams which came in have charged
+
+	lingering int           // bytes that may be held by streams which were pushed out
+	changed   chan struct{} // closed when that changes
 }
 
 func newMuxTransport(inner memberlist.NodeAwareTransport, header headerRules, tripwire func(net.Conn, func() error), certificate func(net.Conn), refused func(string)) *muxTransport {
 	t := &muxTransport{
 		NodeAwareTransport: inner, header: header, tripwire: tripwire, certificate: certificate, refused: refused,
 		streams: make(chan net.Conn), stopping: make(chan struct{}), stopped: make(chan struct{}),
+		changed: make(chan struct{}),
 	}
 	t.dialing, t.endDialing = context.WithCancel(context.Background())
 	t.serving.Go(t.accept)
@@ -233,6 +237,10 @@ func (t *muxTransport) dispatch(c *trackedConn) {
 	c.pay(size)
 	c.head = head
 	c.SetReadDeadline(time.Time{})
+	if !t.awaitRoom(c) {
+		c.Close()
+		return
+	}
 	select {
 	case t.streams <- c:
 	case <-t.stopping:
