@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -83,4 +84,24 @@ func TestVoterThatIsStartedAnewSharesNoName(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Voters that were started anew one after the other too fast are in view, and vote
+// for nobody yet.
+func TestLeaseThatIsNotRenewedNamesWhoDoesNotVote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(rules{quorum: 2, voters: 3, ttl: DefaultTTL})
+		w.comes(2, "b")
+		w.comes(3, "c")
+		w.passes(20)
+		c := w.machine.Acquire(w.instant(), "id", "", 0)
+		l := &lease{agent: w.agent, id: "id", claim: c, stopWithin: DefaultTTL / 4}
+		w.machine.Message(w.instant(), 2, 10)
+		w.machine.Receive(w.instant(), claims.Message{From: 2, To: 1, Bind: 1, Back: claims.Back{K: w.up(), Stamp: 1}})
+		w.goes(3)
+		got := fmt.Sprint(w.whoRenews(w.instant(), l)...)
+		if want := fmt.Sprint("votes", 1, "needed", 2, "not_voting", []string{"b"}, "out_of_view", []string{"c"}); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
 }

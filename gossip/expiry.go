@@ -61,9 +61,28 @@ func (a *agent) lookAtTheTime(now claims.Instant) {
 			a.expiry.watch(at)
 			continue
 		}
-		a.log.Warn("the lease was not renewed in time; stopping", "id", l.id, "token", l.Token(), "left", (time.Duration(l.ends.Load()) - now.Up).Round(10*time.Millisecond))
+		left := time.Duration(l.ends.Load()) - now.Up
+		a.log.Warn("the lease was not renewed in time; stopping",
+			append([]any{"id", l.id, "token", l.Token(), "left", left.Round(10 * time.Millisecond)}, a.whoRenews(now, l)...)...)
 		l.lose()
 	}
+}
+
+// whoRenews tells who has answered recently enough for l to be kept, and who has
+// not.
+func (a *agent) whoRenews(now claims.Instant, l *lease) []any {
+	r := a.c.rules()
+	s := a.machine.Support(l.claim, now.Up-(r.ttl-r.ttl/clockShare-l.stopWithin-r.early()))
+	told := []any{"votes", s.Votes, "needed", r.quorum}
+	for _, who := range []struct {
+		what  string
+		names []string
+	}{{"silent", s.Silent}, {"not_voting", s.NoVote}, {"out_of_view", s.Gone}} {
+		if len(who.names) > 0 {
+			told = append(told, who.what, who.names)
+		}
+	}
+	return told
 }
 
 // setAlarm makes the goroutine look at the time when something is due.

@@ -172,6 +172,9 @@ func TestQuorumLostAndFound(t *testing.T) {
 	if len(told) != 1 {
 		t.Fatalf("the log says %q", told)
 	}
+	if !strings.Contains(told[0], " votes=1 needed=2 ") || !regexp.MustCompile(`(silent|out_of_view)=("\[b c\]"|\[b\] .*\[c\]|\[c\] .*\[b\])\n`).MatchString(told[0]) {
+		t.Errorf("the log does not say who did not answer: %s", told[0])
+	}
 	left := regexp.MustCompile(` left=(\S+)`).FindStringSubmatch(told[0])
 	if left == nil {
 		t.Fatalf("the log says %s", told[0])

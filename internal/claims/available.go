@@ -109,10 +109,11 @@ func (a *available) unfinished(r *record) bool {
 	return slices.ContainsFunc(r.own, func(o *ownClaim) bool { return o.token != 0 && r.floor > o.token })
 }
 
-func (a *available) next() (time.Duration, bool) { return 0, false }
-func (a *available) expires(Claim) time.Duration { return 0 }
-func (a *available) excess() []string            { return nil }
-func (a *available) shared() []string            { return nil }
+func (a *available) next() (time.Duration, bool)          { return 0, false }
+func (a *available) expires(Claim) time.Duration          { return 0 }
+func (a *available) support(Claim, time.Duration) Support { return Support{} }
+func (a *available) excess() []string                     { return nil }
+func (a *available) shared() []string                     { return nil }
 
 func (a *available) ackedByAll(r *record, ver HLC) bool {
 	for _, p := range a.m.peers {

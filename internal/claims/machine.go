@@ -370,6 +370,10 @@ func (m *Machine) Votes() bool { return !m.cfg.Observer && m.mode.mayVote() }
 // if c has no lease.
 func (m *Machine) Expires(c Claim) time.Duration { return m.mode.expires(c) }
 
+// Support returns who has renewed c, a claim of this node, with a beat sent after
+// since on the Up clock, and who has not. It is zero in available mode.
+func (m *Machine) Support(c Claim, since time.Duration) Support { return m.mode.support(c, since) }
+
 // Excess returns the names of all voters that are known when they are more than
 // Config.Voters; nil otherwise. This node wins nothing then, as others might
 // have won with other votes.

@@ -35,9 +35,10 @@ type mode interface {
 	hold(now Instant, r *record, o *ownClaim) bool
 	// unfinished says whether there is reason to look at r at the next tick.
 	unfinished(r *record) bool
-	// next, expires, excess and shared are those of Machine.
+	// next, expires, support, excess and shared are those of Machine.
 	next() (time.Duration, bool)
 	expires(c Claim) time.Duration
+	support(c Claim, since time.Duration) Support
 	excess() []string
 	shared() []string
 }

@@ -292,3 +292,50 @@ func (q *quorum) expires(c Claim) time.Duration {
 	q.renew(o)
 	return o.until
 }
+
+// Support is who keeps a lease, and who does not, by name. It changes nothing: it
+// is for the log.
+type Support struct {
+	Votes  int      // of voters in view that have answered, this node's included
+	Silent []string // in view, but they have not answered
+	NoVote []string // in view, but they vote for nobody yet, or for another, or their votes do not count
+	Gone   []string // not in view
+}
+
+func (q *quorum) support(c Claim, since time.Duration) (s Support) {
+	o := q.claims[c]
+	if o == nil {
+		return s
+	}
+	q.count()
+	switch {
+	case q.self && o.record.vote.Claim == c:
+		s.Votes++
+	case !q.m.cfg.Observer:
+		s.NoVote = append(s.NoVote, q.m.cfg.Name)
+	}
+	here := map[string]bool{q.m.cfg.Name: true}
+	for _, p := range q.m.peers {
+		if p == nil || !p.voter || !p.inView {
+			continue
+		}
+		here[p.name] = true
+		switch {
+		case p.tie.acked <= since:
+			s.Silent = append(s.Silent, p.name)
+		case slices.Contains(q.voters, p) && q.votesFor(p, q.m.link(o.record, p), c):
+			s.Votes++
+		default:
+			s.NoVote = append(s.NoVote, p.name)
+		}
+	}
+	for _, name := range q.names {
+		if !here[name] {
+			s.Gone = append(s.Gone, name)
+		}
+	}
+	slices.Sort(s.Silent)
+	slices.Sort(s.NoVote)
+	s.NoVote = slices.Compact(s.NoVote) // of two that share a name
+	return s
+}

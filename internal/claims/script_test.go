@@ -167,6 +167,8 @@ func (s *script) do(line string) {
 		s.goodbye(s.node(args[0]))
 	case "lease": // lease CLAIM ID: how long it lasts
 		s.lease(args[0], args[1])
+	case "support": // support CLAIM ID AGE: who has renewed it since, and who has not
+		s.support(args[0], args[1], s.duration(args[2]))
 	case "names": // names NODE: what it thinks of the names of the voters
 		m := s.nodes[s.node(args[0])].m
 		s.say("%s: too many %v, shared %v", args[0], m.Excess(), m.Shared())
@@ -281,17 +283,31 @@ func (s *script) goodbye(n Node) {
 }
 
 func (s *script) lease(claim, id string) {
+	m, c := s.claim(claim, id)
+	if end := m.Expires(c); end != 0 {
+		s.say("%s lasts %v", claim, (end - s.now.Up).Round(10*time.Millisecond))
+		return
+	}
+	s.say("%s is no lease", claim)
+}
+
+func (s *script) support(claim, id string, age time.Duration) {
+	m, c := s.claim(claim, id)
+	by := m.Support(c, s.now.Up-age)
+	s.say("%s has %d votes, silent %v, no vote %v, gone %v", claim, by.Votes, by.Silent, by.NoVote, by.Gone)
+}
+
+// claim returns a claim, the zero one if there is none, and the machine of its
+// node.
+func (s *script) claim(claim, id string) (*Machine, Claim) {
 	n, seq, _ := strings.Cut(claim, "/")
 	m := s.nodes[s.node(n)].m
 	for _, o := range m.ids[id].own {
 		if o.Seq == uint64(s.number(seq)) {
-			if end := m.Expires(o.Claim); end != 0 {
-				s.say("%s lasts %v", claim, (end - s.now.Up).Round(10*time.Millisecond))
-				return
-			}
+			return m, o.Claim
 		}
 	}
-	s.say("%s is no lease", claim)
+	return m, Claim{}
 }
 
 // input gives something to n's machine, tells what it did, and fetches what it
