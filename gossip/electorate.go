@@ -1,6 +1,10 @@
 package gossip
 
-import "time"
+import (
+	"context"
+	"log/slog"
+	"time"
+)
 
 // votersByName counts the voters among members as quorum mode does, by name: a
 // node that was started anew is the same voter. Those that share a name with
@@ -38,6 +42,7 @@ func (r rules) inView(members []Member) (count int) {
 // with the names of the voters.
 type quorumLog struct {
 	phase   quorumPhase
+	lacking int  // ticks for which there was none, though there had been
 	votes   bool // this node does, as it was told
 	trouble int  // ticks for which there has been some
 	logged  throttle
@@ -60,21 +65,40 @@ func (r rules) troubleTicks() int {
 	return int(max(10*time.Second, r.ttl+r.ttl/25+5*time.Second) / tickEvery)
 }
 
-// logQuorum tells of a quorum that was lost or found.
+// lackingTicks is after how many ticks without a quorum that is logged: at the
+// start of a cluster views come and go.
+const lackingTicks = 2
+
+// logQuorum tells of a quorum that was found.
 func (a *agent) logQuorum(inView int) {
-	q, r := &a.quorum, a.c.rules()
-	tell := func(phase quorumPhase, text string) {
-		q.phase = phase
-		a.log.Info(text, "voters", inView, "of", r.voters, "needed", r.quorum)
+	q := &a.quorum
+	if inView < a.c.rules().quorum {
+		return
 	}
-	switch enough := inView >= r.quorum; {
-	case enough && q.phase == quorumNeverSeen:
-		tell(quorumSeen, "there is a quorum")
-	case enough && q.phase == quorumLost:
-		tell(quorumSeen, "the quorum is back")
-	case !enough && q.phase == quorumSeen:
-		tell(quorumLost, "no quorum: what is held here runs out, and nothing new can be held")
+	q.lacking = 0
+	switch q.phase {
+	case quorumNeverSeen:
+		a.tellQuorum(slog.LevelInfo, quorumSeen, "there is a quorum", inView)
+	case quorumLost:
+		a.tellQuorum(slog.LevelInfo, quorumSeen, "the quorum is back", inView)
 	}
+}
+
+// tickLacking tells of a quorum that was lost, unless this node is leaving.
+func (a *agent) tickLacking(inView int) {
+	q := &a.quorum
+	if inView >= a.c.rules().quorum || q.phase != quorumSeen || a.closing {
+		return
+	}
+	if q.lacking++; q.lacking >= lackingTicks {
+		a.tellQuorum(slog.LevelWarn, quorumLost, "no quorum: what is held here runs out, and nothing new can be held", inView)
+	}
+}
+
+func (a *agent) tellQuorum(level slog.Level, phase quorumPhase, text string, inView int) {
+	a.quorum.phase = phase
+	r := a.c.rules()
+	a.log.Log(context.Background(), level, text, "voters", inView, "of", r.voters, "needed", r.quorum)
 }
 
 // tickQuorum tells when this node votes, after which another one may be restarted,
@@ -85,6 +109,8 @@ func (a *agent) tickQuorum() {
 		q.votes = true
 		a.log.Info("this node votes from now on")
 	}
+	members, _ := a.membership()
+	a.tickLacking(votersByName(members))
 	shared, excess := a.machine.Shared(), a.machine.Excess()
 	if len(shared) == 0 && len(excess) == 0 {
 		q.trouble = 0

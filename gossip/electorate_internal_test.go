@@ -105,3 +105,34 @@ func TestLeaseThatIsNotRenewedNamesWhoDoesNotVote(t *testing.T) {
 		}
 	})
 }
+
+func TestNoQuorumIsLoggedWhenItLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(rules{quorum: 2, voters: 3, ttl: DefaultTTL})
+		w.passes(10)
+		w.comes(2, "b")
+		w.passes(1)
+		w.goes(2) // for a moment
+		w.passes(1)
+		w.comes(2, "b")
+		w.goes(2)
+		w.passes(1)
+		w.comes(2, "b")
+		w.passes(1)
+		if w.logged("there is a quorum") != 1 || w.logged("no quorum") != 0 || w.logged("the quorum is back") != 0 {
+			t.Errorf("the quorum was there, but for moments:\n%s", &w.text)
+		}
+		w.goes(2)
+		w.passes(10)
+		w.comes(2, "b")
+		if w.logged(`level=WARN msg="no quorum`) != 1 || w.logged("the quorum is back") != 1 {
+			t.Errorf("the quorum was lost and found:\n%s", &w.text)
+		}
+		w.closing = true
+		w.goes(2)
+		w.passes(10)
+		if w.logged("no quorum") != 1 {
+			t.Errorf("this node is leaving:\n%s", &w.text)
+		}
+	})
+}

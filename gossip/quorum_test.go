@@ -168,6 +168,11 @@ func TestQuorumLostAndFound(t *testing.T) {
 	toldInTime(t, l)
 	w.see(1, nodes...)
 	w.awaitLog("no quorum: ", 3)
+	for _, line := range w.logged("no quorum: ") {
+		if !strings.Contains(line, "level=WARN") {
+			t.Errorf("the log says %s", line)
+		}
+	}
 	told := w.logged("the lease was not renewed in time; stopping")
 	if len(told) != 1 {
 		t.Fatalf("the log says %q", told)
