@@ -3,6 +3,7 @@ package gossip
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -44,8 +45,15 @@ type quorumLog struct {
 	phase   quorumPhase
 	lacking int  // ticks for which there was none, though there had been
 	votes   bool // this node does, as it was told
-	trouble int  // ticks for which there has been some
-	logged  throttle
+	shared  trouble
+	excess  trouble
+}
+
+// trouble is something wrong with the names of the voters.
+type trouble struct {
+	ticks  int  // for which it has been there
+	told   bool // since then
+	logged throttle
 }
 
 type quorumPhase int
@@ -111,19 +119,53 @@ func (a *agent) tickQuorum() {
 	}
 	members, _ := a.membership()
 	a.tickLacking(votersByName(members))
-	shared, excess := a.machine.Shared(), a.machine.Excess()
-	if len(shared) == 0 && len(excess) == 0 {
-		q.trouble = 0
+	a.tickShared()
+	if len(a.machine.Excess()) > 0 {
+		a.quorum.excess.ticks++
+	}
+	a.logExcess(members)
+}
+
+func (a *agent) tickShared() {
+	t, names := &a.quorum.shared, a.machine.Shared()
+	if len(names) == 0 {
+		t.ticks = 0
 		return
 	}
-	if q.trouble++; q.trouble < a.c.rules().troubleTicks() || !q.logged.ready(troubleEvery) {
+	if t.ticks++; t.ticks >= a.c.rules().troubleTicks() && t.logged.ready(troubleEvery) {
+		a.log.Error("nodes share a name, so that the votes of none of them count: give each a name of its own (Config.Name, name=)", "names", names)
+	}
+}
+
+// logExcess tells of too many voters: at once of those in view, and of those that
+// are gone when they are not out of the way by themselves.
+func (a *agent) logExcess(members []Member) {
+	t, r, gone := &a.quorum.excess, a.c.rules(), a.machine.Excess()
+	if len(gone) == 0 {
+		if t.told {
+			a.log.Info("there are no more voters than the cluster is configured for now", "configured", r.voters)
+		}
+		*t = trouble{logged: t.logged}
 		return
 	}
-	if len(shared) > 0 {
-		a.log.Error("nodes share a name, so that the votes of none of them count: give each a name of its own (Config.Name, name=)", "names", shared)
+	inView := voterNames(members)
+	if len(inView) <= r.voters && t.ticks < r.troubleTicks() || !t.logged.ready(troubleEvery) {
+		return
 	}
-	if len(excess) > 0 {
-		a.log.Error("there are more voters than the cluster is configured for, so that nothing new can be held: set their number on all nodes (Config.Expect, expect=), or stop some",
-			"configured", a.c.rules().voters, "voters", len(excess), "names", excess)
+	t.told = true
+	gone = slices.DeleteFunc(gone, func(name string) bool { return slices.Contains(inView, name) })
+	a.log.Error("there are more voters than the cluster is configured for, so that nothing new can be held: set their number on all nodes (Config.Expect, expect=), or stop some",
+		"configured", r.voters, "in_view", inView, "gone", gone)
+}
+
+// voterNames returns the names of the voters among members, each once.
+func voterNames(members []Member) (names []string) {
+	for _, m := range members {
+		if !m.Observer {
+			name, _, _ := splitName(m.Name)
+			names = append(names, name)
+		}
 	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }

@@ -136,3 +136,33 @@ func TestNoQuorumIsLoggedWhenItLasts(t *testing.T) {
 		}
 	})
 }
+
+func TestTooManyVotersAreLoggedAtOnceWhenInView(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(rules{quorum: 2, voters: 3, ttl: DefaultTTL})
+		for i, name := range []string{"b", "c", "d"} {
+			w.comes(claims.Node(2+i), name)
+		}
+		if w.logged(`level=ERROR msg="there are more voters`) != 1 || w.logged(`in_view="[a b c d]" gone=[]`) != 1 {
+			t.Errorf("four are in view:\n%s", &w.text)
+		}
+		w.goes(4) // who knows where it is
+		w.passes(60)
+		if w.logged("there are more voters") != 2 || w.logged(`in_view="[a b c]" gone=[d]`) != 1 {
+			t.Errorf("one of four is gone:\n%s", &w.text)
+		}
+		w.machine.Dead(w.instant(), 4)
+		w.passes(10)
+		if w.logged("there are no more voters") != 1 {
+			t.Errorf("one of four is dead:\n%s", &w.text)
+		}
+		w.passes(60)
+		w.goes(3)
+		w.comes(6, "e")
+		w.machine.Dead(w.instant(), 3)
+		w.passes(60)
+		if w.logged("there are more voters") != 2 || w.logged("there are no more voters") != 1 {
+			t.Errorf("another one takes the place of one that has crashed:\n%s", &w.text)
+		}
+	})
+}

@@ -280,7 +280,7 @@ func TestQuorumOneVoterTooMany(t *testing.T) {
 	granted := compete(t, "after", nodes[0], fourth)
 	w.awaitLog("there are more voters than the cluster is configured for", 4)
 	for _, line := range w.logged("there are more voters") {
-		if !strings.Contains(line, "level=ERROR") || !strings.Contains(line, `names="[a b c d]"`) || !strings.Contains(line, "configured=3") {
+		if !strings.Contains(line, "level=ERROR") || !strings.Contains(line, `in_view="[a b c d]" gone=[]`) || !strings.Contains(line, "configured=3") {
 			t.Errorf("the log says %s", line)
 		}
 	}
@@ -292,6 +292,7 @@ func TestQuorumOneVoterTooMany(t *testing.T) {
 	}
 	fourth.Close()
 	held(t, receive(t, granted, "a lease without the fourth").lease)
+	w.awaitLog("there are no more voters than the cluster is configured for now", 3)
 }
 
 // Of two nodes with one name, neither counts: one may have forgotten for whom the

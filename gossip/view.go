@@ -274,6 +274,7 @@ func (a *agent) viewChanged() {
 	}
 	if a.inQuorumMode() {
 		a.logQuorum(votersByName(members))
+		a.logExcess(members)
 	} else {
 		a.c.traps.watch(a.nextInRing(names))
 	}
