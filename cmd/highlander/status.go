@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -29,7 +30,10 @@ func newStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the members of the cluster, the ids and who holds them",
 		Long: `Status joins the cluster as an observer, which votes on nothing, and prints its
-mode, members, the ids, their holders, the fencing tokens and since when they are held.`,
+mode, members, the ids, their holders, the fencing tokens and since when they are held.
+
+With --json, "problems" lists what is wrong with the cluster: "different settings",
+"no quorum", "too many voters". It is empty when all is well.`,
 		Example: `  highlander status
   highlander status --json | jq -r '.holders[].node'
   highlander status --watch --cluster 'gossip://10.0.0.5:7946?key-file=/etc/highlander.key'`,
@@ -63,9 +67,10 @@ mode, members, the ids, their holders, the fencing tokens and since when they ar
 
 // view is what status shows.
 type view struct {
-	Modes   []modeView   `json:"modes"` // one, unless nodes have different settings
-	Members []memberView `json:"members"`
-	Holders []holderView `json:"holders"`
+	Modes    []modeView   `json:"modes"` // one, unless nodes have different settings
+	Problems []string     `json:"problems"`
+	Members  []memberView `json:"members"`
+	Holders  []holderView `json:"holders"`
 }
 
 type modeView struct {
@@ -83,14 +88,48 @@ func newModeView(m gossip.Mode) modeView {
 	return modeView{Mode: "quorum", InView: m.InView, Voters: m.Voters, Quorum: m.Quorum, TTL: m.TTL.String()}
 }
 
-func (v modeView) String() string {
+// What can be wrong with a cluster.
+const (
+	differentSettings = "different settings"
+	noQuorum          = "no quorum"
+	tooManyVoters     = "too many voters"
+)
+
+// problem returns what is wrong with the voters of one mode, or nothing.
+func (v modeView) problem() string {
 	switch {
 	case v.Quorum == 0:
-		return fmt.Sprintf("available mode: %d voters in view", v.InView)
+		return ""
 	case v.InView < v.Quorum:
-		return fmt.Sprintf("quorum mode: NO QUORUM, %d of %d voters in view, %d needed; TTL %s", v.InView, v.Voters, v.Quorum, v.TTL)
+		return noQuorum
+	case v.InView > v.Voters:
+		return tooManyVoters
 	}
-	return fmt.Sprintf("quorum mode: %d of %d voters in view, %d needed; TTL %s", v.InView, v.Voters, v.Quorum, v.TTL)
+	return ""
+}
+
+func problemsOf(modes []modeView) []string {
+	problems := []string{}
+	if len(modes) > 1 {
+		problems = append(problems, differentSettings)
+	}
+	for _, m := range modes {
+		if p := m.problem(); p != "" && !slices.Contains(problems, p) {
+			problems = append(problems, p)
+		}
+	}
+	return problems
+}
+
+func (v modeView) String() string {
+	if v.Quorum == 0 {
+		return fmt.Sprintf("available mode: %d voters in view", v.InView)
+	}
+	problem := ""
+	if p := v.problem(); p != "" {
+		problem = strings.ToUpper(p) + ", "
+	}
+	return fmt.Sprintf("quorum mode: %s%d of %d voters in view, %d needed; TTL %s", problem, v.InView, v.Voters, v.Quorum, v.TTL)
 }
 
 type memberView struct {
@@ -113,11 +152,12 @@ func (v view) equal(w view) bool {
 }
 
 func takeView(ctx context.Context, cluster highlander.Cluster) (view, error) {
-	v := view{Modes: []modeView{}, Members: []memberView{}, Holders: []holderView{}}
+	v := view{Modes: []modeView{}, Problems: []string{}, Members: []memberView{}, Holders: []holderView{}}
 	if c, ok := cluster.(*gossip.Cluster); ok {
 		for _, m := range c.Modes() {
 			v.Modes = append(v.Modes, newModeView(m))
 		}
+		v.Problems = problemsOf(v.Modes)
 		for _, m := range c.Members() {
 			if !m.Observer {
 				v.Members = append(v.Members, memberView{m.Name, m.Addr})

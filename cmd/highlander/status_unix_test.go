@@ -109,11 +109,47 @@ func TestStatusShowsTheQuorum(t *testing.T) {
 		t.Errorf("the modes are %+v, not %+v", v.Modes, want)
 	}
 
+	if out := status.stdout.all(); !strings.Contains(out, `"problems":[]`) {
+		t.Errorf("there are problems: %s", out)
+	}
+
+	asJSON := start(t, "status", "--watch", "--json", "--cluster", urls[0])
+	asJSON.stdout.next(`"problems":[]`)
 	table := start(t, "status", "--watch", "--cluster", urls[0])
 	table.stdout.next("quorum mode: 2 of 3 voters in view, 2 needed; TTL 2s")
 	second.signal(os.Kill)
 	table.stdout.next("quorum mode: NO QUORUM, 1 of 3 voters in view, 2 needed; TTL 2s")
+	asJSON.stdout.next(`"problems":["no quorum"]`)
 	first.stderr.next("no quorum: ")
+}
+
+func TestStatusListsProblems(t *testing.T) {
+	t.Parallel()
+	quorumWith := func(inView int) modeView {
+		return modeView{Mode: "quorum", InView: inView, Voters: 3, Quorum: 2, TTL: "2s"}
+	}
+	for _, test := range []struct {
+		modes    []modeView
+		problems string
+		lines    string
+	}{
+		{[]modeView{{Mode: "available", InView: 1}}, "[]", "available mode: 1 voters in view\n"},
+		{[]modeView{quorumWith(3)}, "[]", "quorum mode: 3 of 3 voters in view, 2 needed; TTL 2s\n"},
+		{[]modeView{quorumWith(1)}, `["no quorum"]`, "quorum mode: NO QUORUM, 1 of 3 voters in view, 2 needed; TTL 2s\n"},
+		{[]modeView{quorumWith(4)}, `["too many voters"]`, "quorum mode: TOO MANY VOTERS, 4 of 3 voters in view, 2 needed; TTL 2s\n"},
+		{[]modeView{quorumWith(1), {Mode: "available", InView: 1}}, `["different settings","no quorum"]`,
+			"NODES HAVE DIFFERENT SETTINGS; all need the same\nquorum mode: NO QUORUM, 1 of 3 voters in view, 2 needed; TTL 2s\navailable mode: 1 voters in view\n"},
+	} {
+		v := view{Modes: test.modes, Problems: problemsOf(test.modes)}
+		var out strings.Builder
+		must(t, v.print(&out))
+		if !strings.HasPrefix(out.String(), test.lines+"\n") {
+			t.Errorf("%v: it shows\n%s", test.modes, out.String())
+		}
+		if b, err := json.Marshal(v.Problems); err != nil || string(b) != test.problems {
+			t.Errorf("%v: the problems are %s, %v, not %s", test.modes, b, err, test.problems)
+		}
+	}
 }
 
 func TestStatusWithoutANodeFails(t *testing.T) {
