@@ -79,10 +79,7 @@ func (k *keeper) serve(fromGuard <-chan message, children <-chan os.Signal) {
 		case <-k.tree.poll():
 			k.reap()
 		case <-k.alarm.C:
-			if k.deadline.passed() && k.state != idle {
-				k.expired = true
-				k.kill()
-			}
+			k.lookAtDeadline()
 		case <-k.grace.C:
 			k.kill()
 		}
@@ -101,6 +98,7 @@ func (k *keeper) exterminate() {
 func (k *keeper) handle(m message) {
 	switch m.Kind {
 	case msgDeadline:
+		k.lookAtDeadline() // a highlander that wakes brings the next one
 		k.deadline = m.Deadline
 		k.alarm.Set(m.Deadline)
 	case msgStart:
@@ -117,6 +115,14 @@ func (k *keeper) handle(m message) {
 		default:
 			k.tree.signal(m.Signal)
 		}
+	}
+}
+
+// lookAtDeadline kills a command whose deadline has passed.
+func (k *keeper) lookAtDeadline() {
+	if k.deadline.passed() && k.state != idle {
+		k.expired = true
+		k.kill()
 	}
 }
 
@@ -178,7 +184,7 @@ func (k *keeper) gone() {
 	k.cgroup.clear()
 	k.state, k.tree = idle, nil
 	// The guard may have killed the group before this alarm was heard.
-	expired := k.deadline.passed() && (k.expired || k.exit.Signal == syscall.SIGKILL)
+	expired := k.expired || k.deadline.passed() && k.exit.Signal == syscall.SIGKILL
 	k.tell(message{Kind: msgGone, Expired: expired})
 }
 
