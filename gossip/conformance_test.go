@@ -11,19 +11,11 @@ import (
 	"highlander/highlandertest"
 )
 
-func TestConformance(t *testing.T) { plainAndEncrypted(t, conformance) }
+var encrypted = gossip.Config{Keys: [][]byte{bytes.Repeat([]byte{7}, 32)}}
 
-func TestQuorumConformance(t *testing.T) { plainAndEncrypted(t, quorumConformance) }
-
-// plainAndEncrypted runs the suite twice. It mostly waits.
-func plainAndEncrypted(t *testing.T, suite func(*testing.T, gossip.Config)) {
-	t.Parallel()
-	for name, keys := range map[string][][]byte{"Plain": nil, "Encrypted": {bytes.Repeat([]byte{7}, 32)}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			suite(t, gossip.Config{Keys: keys})
-		})
-	}
+func TestConformance(t *testing.T) {
+	t.Run("Plain", func(t *testing.T) { conformance(t, gossip.Config{}) })
+	t.Run("Encrypted", func(t *testing.T) { conformance(t, encrypted) })
 }
 
 func conformance(t *testing.T, cfg gossip.Config) {
@@ -32,6 +24,14 @@ func conformance(t *testing.T, cfg gossip.Config) {
 		f.world.config = cfg
 		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash}
 	})
+}
+
+// With the race detector the suite runs once; without it, encrypted as well.
+func TestQuorumConformance(t *testing.T) {
+	t.Run("Plain", func(t *testing.T) { quorumConformance(t, gossip.Config{}) })
+	if !raceEnabled {
+		t.Run("Encrypted", func(t *testing.T) { quorumConformance(t, encrypted) })
+	}
 }
 
 // quorumConformance is a cluster of seven voters: the three that the suite opens
