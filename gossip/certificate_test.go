@@ -7,8 +7,11 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 
 	"highlander/gossip"
 )
@@ -189,13 +192,20 @@ func TestReplayedCertificateFreesNothing(t *testing.T) {
 // the hash by which that node is known.
 func TestFirstHashOfANodeCounts(t *testing.T) {
 	t.Parallel()
-	w, nodes := blindCluster(t, 2)
+	w := newWorld(t)
+	metas := &metaRecorder{metas: map[[2]string]string{}, changed: make(chan struct{})}
+	w.tune = func(mc *memberlist.Config) {
+		noFailureDetector(mc)
+		mc.Events = &recordedEvents{mc.Events, mc.Name, metas}
+	}
+	nodes := w.cluster(2)
+	w.watchAll(nodes...)
 	victim, judge := nodes[0], nodes[1]
 	w.cut(nodes[:1], nodes[1:]) // it would contradict
 	secret := [32]byte{1}
 	lie := gossip.MetaWith(secret)
 	sendPacket(t, judge, label+"\x04"+aliveMessageOf(victim.Node(), "\x7f\x00\x00\x01", uint16(portOf(t, victim.Addr())), 100, lie))
-	awaitMeta(t, judge, victim.Node(), lie)
+	metas.await(t, judge, victim.Node(), lie)
 	w.drops(judge, "the liar's certificate", func() {
 		if testify(t, judge, gossip.Forge(gossip.DefaultLabel, victim.Node(), secret)) {
 			t.Error("it is confirmed")
@@ -208,22 +218,67 @@ func TestFirstHashOfANodeCounts(t *testing.T) {
 		t.Fatal("the certificate is not confirmed")
 	}
 	sendPacket(t, judge, label+"\x05"+deadMessage(victim.Node(), 101))
-	awaitMeta(t, judge, victim.Node(), "")
+	metas.await(t, judge, victim.Node(), "")
 	sendPacket(t, judge, label+"\x04"+aliveMessageOf(victim.Node(), "\x7f\x00\x00\x01", uint16(portOf(t, victim.Addr())), 102, lie))
-	awaitMeta(t, judge, victim.Node(), lie)
+	metas.await(t, judge, victim.Node(), lie)
 	passRound(t, nodes[1:])
 	w.see(1, judge)
 }
 
-// awaitMeta waits until memberlist has that meta of a node; none if it is not
-// alive.
-func awaitMeta(t *testing.T, c *gossip.Cluster, node, meta string) {
+// metaRecorder knows the metas that memberlists have of live nodes.
+type metaRecorder struct {
+	mu      sync.Mutex
+	metas   map[[2]string]string // by the node whose memberlist it is, and the other
+	changed chan struct{}        // closed when that changes
+}
+
+func (r *metaRecorder) note(of, node, meta string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.metas[[2]string{of, node}] = meta
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// await waits until memberlist has that meta of a node; none if it is not alive.
+func (r *metaRecorder) await(t *testing.T, c *gossip.Cluster, node, want string) {
 	t.Helper()
-	for end := time.Now().Add(patience); c.MetaOf(node) != meta; {
-		if time.Now().After(end) {
-			t.Fatalf("memberlist has the meta %q of %s, not %q", c.MetaOf(node), node, meta)
+	timeout := time.After(patience)
+	for {
+		r.mu.Lock()
+		meta, changed := r.metas[[2]string{c.Node(), node}], r.changed
+		r.mu.Unlock()
+		if meta == want {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("memberlist has the meta %q of %s, not %q", meta, node, want)
 		}
 	}
+}
+
+// recordedEvents are the events of one memberlist.
+type recordedEvents struct {
+	memberlist.EventDelegate
+	of string
+	r  *metaRecorder
+}
+
+func (e *recordedEvents) NotifyJoin(n *memberlist.Node) {
+	e.r.note(e.of, n.Name, string(n.Meta))
+	e.EventDelegate.NotifyJoin(n)
+}
+
+func (e *recordedEvents) NotifyUpdate(n *memberlist.Node) {
+	e.r.note(e.of, n.Name, string(n.Meta))
+	e.EventDelegate.NotifyUpdate(n)
+}
+
+func (e *recordedEvents) NotifyLeave(n *memberlist.Node) {
+	e.r.note(e.of, n.Name, "")
+	e.EventDelegate.NotifyLeave(n)
 }
 
 // Whoever keeps a certificate is told when there is another.

@@ -178,13 +178,3 @@ func Reencode(body []byte, label string) (frame []byte, ok bool) {
 	d, err := openCertificate(body, label, nil)
 	return d.frame(nil), err == nil
 }
-
-// MetaOf returns the meta that memberlist has of a live node.
-func (c *Cluster) MetaOf(node string) string {
-	for _, n := range c.list.Members() {
-		if n.Name == node {
-			return string(n.Meta)
-		}
-	}
-	return ""
-}
