@@ -376,7 +376,7 @@ var mutations = []mutation{
 	{
 		rule:    "Q3 votes are dropped when the TTL has passed without a beat",
 		edits:   []edit{{"quorum.go", "q.now >= q.expireAt", "false"}},
-		profile: "q-clean", seeds: 20, kinds: "none",
+		profile: "q-clean", seeds: 200, kinds: "none",
 	},
 	{
 		rule:    "Q3 and not before",
