@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// wire is two namespaces joined by a switch, each with a socket in it.
+// wire is three namespaces joined by a switch, each with a socket in it.
 type wire struct {
 	*Switch
-	spaces [2]*namespace
-	socks  [2]net.PacketConn
+	spaces [3]*namespace
+	socks  [3]net.PacketConn
 }
 
 func newWire(t testing.TB) *wire {
@@ -41,9 +41,9 @@ func newWire(t testing.TB) *wire {
 	return w
 }
 
-func (w *wire) send(t testing.TB, from int, text string) {
+func (w *wire) send(t testing.TB, from, to int, text string) {
 	t.Helper()
-	_, err := w.socks[from].WriteTo([]byte(text), net.UDPAddrFromAddrPort(addrPort(1-from, 7)))
+	_, err := w.socks[from].WriteTo([]byte(text), net.UDPAddrFromAddrPort(addrPort(to, 7)))
 	must(t, err)
 }
 
@@ -63,24 +63,32 @@ func (w *wire) expect(t testing.TB, to int, want string) {
 	}
 }
 
-// meet lets the two learn each other's hardware addresses.
+// meet lets all learn each other's hardware addresses.
 func (w *wire) meet(t testing.TB) {
 	t.Helper()
 	for from := range w.socks {
-		w.send(t, from, "hello")
-		w.expect(t, 1-from, "hello")
+		for to := range w.socks {
+			if from != to {
+				w.send(t, from, to, "hello")
+				w.expect(t, to, "hello")
+			}
+		}
 	}
 }
 
 func TestSwitchCutsEachDirectionByItself(t *testing.T) {
 	w := newWire(t)
 	w.meet(t)
-	w.Set(func(from, _ int) Link { return Link{Cut: from == 0} })
-	w.send(t, 0, "lost")
-	w.send(t, 1, "back")
+	w.Set(func(from, to int) Link { return Link{Cut: from == 0 && to == 1} })
+	w.send(t, 0, 1, "lost")
+	w.send(t, 1, 0, "back")
 	w.expect(t, 0, "back")
+	// The switch takes up what a node sends in the order of the sending: when
+	// this one has arrived, it has thrown the lost one away.
+	w.send(t, 0, 2, "after the lost one")
+	w.expect(t, 2, "after the lost one")
 	w.Set(func(_, _ int) Link { return Link{} })
-	w.send(t, 0, "healed")
+	w.send(t, 0, 1, "healed")
 	w.expect(t, 1, "healed")
 }
 
@@ -110,7 +118,7 @@ func TestSwitchDelaysAndReorders(t *testing.T) {
 	sent := time.Now()
 	const letters = "abcdefghijklmnopqrstuvwxyz"
 	for _, letter := range letters {
-		w.send(t, 0, string(letter))
+		w.send(t, 0, 1, string(letter))
 	}
 	var order strings.Builder
 	order.WriteString(w.receive(t, 1))
