@@ -1,0 +1,141 @@
+//go:build unix
+
+package postgrestest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// account is a user of the machine.
+type account struct{ uid, gid int }
+
+// serverAccount returns as whom the server has to run: PostgreSQL refuses root.
+func serverAccount() (*account, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		found, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, uidErr := strconv.Atoi(found.Uid)
+		gid, gidErr := strconv.Atoi(found.Gid)
+		return &account{uid, gid}, errors.Join(uidErr, gidErr)
+	}
+	return nil, errors.New("postgrestest: root cannot run PostgreSQL, and there is neither a user postgres nor nobody")
+}
+
+func giveTo(path string, as *account) error {
+	if as == nil {
+		return nil
+	}
+	return os.Lchown(path, as.uid, as.gid)
+}
+
+func runAs(cmd *exec.Cmd, as *account) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if as != nil {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(as.uid), Gid: uint32(as.gid)}
+	}
+	endWithParent(cmd.SysProcAttr)
+}
+
+type signal = syscall.Signal
+
+const (
+	stopFast   = syscall.SIGINT
+	quitAtOnce = syscall.SIGQUIT
+)
+
+// process is a server that runs.
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+// start starts a program whose output is appended to a file. A goroutine with a
+// thread of its own does that and waits for the end, because the parent's death
+// that a server ends with is that of the thread.
+func (p programs) start(log, name string, args ...string) (*process, error) {
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = out.Close() }()
+	run := &process{cmd: p.command(name, args...), ended: make(chan struct{})}
+	run.cmd.Stdout, run.cmd.Stderr = out, out
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := run.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = run.cmd.Wait() // its end is told by ended, whatever its exit code
+			close(run.ended)
+		}
+	}()
+	return run, <-started
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+func (p *process) signal(s signal) error {
+	select {
+	case <-p.ended:
+		return nil
+	default:
+		return p.cmd.Process.Signal(s)
+	}
+}
+
+// freeze stops the postmaster first, so that it starts nothing more.
+func (p *process) freeze() error { return p.signalAll(syscall.SIGSTOP, true) }
+
+func (p *process) thaw() error { return p.signalAll(syscall.SIGCONT, false) }
+
+func (p *process) signalAll(s signal, parentFirst bool) error {
+	if parentFirst {
+		if err := p.signal(s); err != nil {
+			return err
+		}
+	}
+	children, err := p.children()
+	if err != nil {
+		return err
+	}
+	for _, pid := range children {
+		if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+	}
+	if !parentFirst {
+		return p.signal(s)
+	}
+	return nil
+}
+
+// children returns the backends and whatever else the postmaster started.
+func (p *process) children() ([]int, error) {
+	table, err := exec.Command("ps", "-A", "-o", "pid=,ppid=").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	var found []int
+	for line := range strings.Lines(string(table)) {
+		var pid, parent int
+		if _, err := fmt.Sscan(line, &pid, &parent); err == nil && parent == p.pid() {
+			found = append(found, pid)
+		}
+	}
+	return found, nil
+}
