@@ -4,6 +4,7 @@ package guard
 
 import (
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -23,7 +24,9 @@ type voter struct{ ln *net.TCPListener }
 
 func newVoter(t testing.TB) *voter {
 	t.Helper()
-	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	// At an address of its own: for a while, the guards of other tests go on to
+	// dial 127.0.0.1 at ports that were their voters'.
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 1+rand.N[byte](254), rand.N[byte](255), 1+rand.N[byte](254))})
 	if err != nil {
 		t.Fatal(err)
 	}
