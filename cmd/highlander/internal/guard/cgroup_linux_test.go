@@ -8,12 +8,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
+
+// requireEnv lists the kinds of tests that must not be skipped.
+const requireEnv = "HIGHLANDER_TEST_REQUIRE"
 
 // needCgroup skips the test where no cgroup can be made.
 func needCgroup(t *testing.T) {
@@ -23,10 +27,14 @@ func needCgroup(t *testing.T) {
 	}
 	var log bytes.Buffer
 	c := newCgroup(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	if c == nil {
+	switch {
+	case c != nil:
+		c.remove()
+	case slices.Contains(strings.Split(os.Getenv(requireEnv), ","), "cgroup"):
+		t.Fatalf("%s asks for a cgroup: %s", requireEnv, log.String())
+	default:
 		t.Skip(log.String())
 	}
-	c.remove()
 }
 
 // mustBeRemoved fails the test if a cgroup is still there.
