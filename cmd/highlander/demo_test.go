@@ -48,8 +48,8 @@ var lies = map[string]func(e nodeEvent) []nodeEvent{
 		return []nodeEvent{e}
 	},
 	"two start": func(e nodeEvent) []nodeEvent {
-		if e.Event == evMembers && e.Count == 3 {
-			return []nodeEvent{e, {Event: evStarted, At: e.At, ID: demoID}}
+		if e.Event == evMembers && e.Count == 3 { // which the demo waits for, so all have lied by then
+			return []nodeEvent{{Event: evStarted, At: e.At, ID: demoID}, e}
 		}
 		return []nodeEvent{e}
 	},
