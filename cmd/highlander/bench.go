@@ -89,18 +89,13 @@ neither address nor join.`,
 
 // setCluster takes the cluster to measure.
 func (b *bench) setCluster(at endpoint) error {
-	b.url = at.url
-	if at.cfg.Quorum == 0 {
-		return nil
+	plan, err := at.measured()
+	if err != nil {
+		return at.usable(err)
 	}
-	cfg := at.cfg
-	if cfg.Bind != "" || len(cfg.Join) > 0 {
-		return usageErrorf("%s: bench would add voters to a cluster in quorum mode; leave address and join out, and it starts one of its own", at.source)
-	}
-	b.url = ""
-	b.mode = fleetMode{Quorum: cfg.Quorum, Voters: cmp.Or(cfg.Expect, 2*cfg.Quorum-1), TTL: cmp.Or(cfg.TTL, gossip.DefaultTTL)}
-	if b.mode.Voters == b.mode.Quorum {
-		return usageErrorf("%s: quorum %d of %d voters: no node can be taken away, so there is nothing to measure; quorum=2 is one to measure", at.source, b.mode.Quorum, b.mode.Voters)
+	b.benchPlan = plan
+	if !plan.own {
+		b.url = cmp.Or(plan.url, at.url)
 	}
 	return nil
 }
@@ -109,17 +104,21 @@ func (b *bench) setCluster(at endpoint) error {
 func (b *bench) checkOnly(only []string, source string) error {
 	for _, name := range only {
 		i := slices.IndexFunc(measurements(), func(m measurement) bool { return m.name == name })
-		switch {
-		case i < 0:
+		if i < 0 {
 			return usageErrorf("--only %q: %s are allowed", name, strings.Join(measureNames(), ", "))
-		case measurements()[i].own && b.url != "":
-			return usageErrorf("--only %s needs a cluster of its own; leave %s out", name, source)
-		case measurements()[i].mode == availableOnly && b.mode.Quorum > 0:
-			return usageErrorf("--only %s: that is for available mode; leave quorum out of %s", name, source)
-		case measurements()[i].mode == quorumOnly && b.mode.Quorum == 0:
-			return usageErrorf("--only %s: that is for quorum mode; give --cluster 'gossip://?quorum=2'", name)
-		case measurements()[i].signals && !canFreeze:
+		}
+		m := measurements()[i]
+		switch {
+		case m.signals && !canFreeze:
 			return usageErrorf("--only %s: there is no SIGSTOP on this system", name)
+		case m.kinds&b.kind == 0 && m.kinds&b.kind.other() != 0 && b.kind == benchQuorum:
+			return usageErrorf("--only %s: that is for available mode; leave quorum out of %s", name, source)
+		case m.kinds&b.kind == 0 && m.kinds&b.kind.other() != 0:
+			return usageErrorf("--only %s: that is for quorum mode; give --cluster 'gossip://?quorum=2'", name)
+		case m.kinds&b.kind == 0:
+			return usageErrorf("--only %s: that cannot be measured on %s; %s are allowed there", name, source, strings.Join(b.makeable(), ", "))
+		case m.own && b.url != "":
+			return usageErrorf("--only %s needs a cluster of its own; leave %s out", name, source)
 		}
 	}
 	return nil
@@ -127,10 +126,47 @@ func (b *bench) checkOnly(only []string, source string) error {
 
 // bench makes measurements, each in a fleet of its own.
 type bench struct {
-	url      string    // of the user's cluster; empty: one of the bench's own
-	mode     fleetMode // of that one
+	benchPlan
+	url      string // of the user's cluster; empty: one of the bench's own
 	rounds   int
 	progress *progress
+}
+
+// benchPlan is how bench measures a cluster.
+type benchPlan struct {
+	kind    benchKind
+	own     bool      // the nodes form a cluster of their own
+	mode    fleetMode // of that one
+	url     string    // for the nodes; empty: the user's
+	cluster string    // for the report; empty: the user's URL
+
+	slowKill      bool // a kill waits for the end of a lease
+	idleIDs       int
+	restAfterKill time.Duration
+	patience      time.Duration // in addition to stepTimeout
+
+	cleanUp func(context.Context) error // if there is something to
+}
+
+// benchKind is a kind of cluster that a measurement may be for.
+type benchKind uint8
+
+const (
+	benchAvailable benchKind = 1 << iota
+	benchQuorum
+
+	benchGossip = benchAvailable | benchQuorum
+)
+
+// other returns the other mode of the embedded cluster.
+func (k benchKind) other() benchKind {
+	switch k {
+	case benchAvailable:
+		return benchQuorum
+	case benchQuorum:
+		return benchAvailable
+	}
+	return 0
 }
 
 // measurement is something to measure. run returns one figure a round.
@@ -140,46 +176,40 @@ type measurement struct {
 	slow    bool // rounds / slowestShare
 	own     bool // only in a cluster of the bench's own
 	signals bool // only where there is SIGSTOP
-	mode    benchMode
+	kill    bool // waits for a kill to be noticed
+	kinds   benchKind
 	measure func(b *bench, ctx context.Context, rounds int) ([]result, error)
 }
 
-// benchMode is the mode of the cluster that a measurement is for.
-type benchMode int
-
-const (
-	anyMode benchMode = iota
-	availableOnly
-	quorumOnly
-)
-
 // makes says whether the bench can make a measurement.
 func (b *bench) makes(m measurement) bool {
-	switch {
-	case m.own && b.url != "", m.signals && !canFreeze:
-		return false
-	case m.mode == availableOnly:
-		return b.mode.Quorum == 0
-	case m.mode == quorumOnly:
-		return b.mode.Quorum > 0
+	return m.kinds&b.kind != 0 && !(m.own && b.url != "") && !(m.signals && !canFreeze)
+}
+
+// makeable returns the names of what the bench can measure.
+func (b *bench) makeable() (names []string) {
+	for _, m := range measurements() {
+		if b.makes(m) {
+			names = append(names, m.name)
+		}
 	}
-	return true
+	return names
 }
 
 func measurements() []measurement {
 	return []measurement{
-		{name: "graceful", what: "graceful hand-over, one id: child returned -> running elsewhere", measure: (*bench).graceful},
-		{name: "kill", what: "kill -9, one id: signal sent -> running elsewhere", mode: availableOnly, measure: (*bench).killed},
-		{name: "crash", what: "kill -9 and nobody to testify, one id: signal sent -> running elsewhere", slow: true, mode: quorumOnly, measure: (*bench).killed},
-		{name: "freeze", what: "SIGSTOP of the holder: signal sent -> running elsewhere", slow: true, signals: true, measure: (*bench).frozen},
-		{name: "split", what: "netsplit: healed -> one left", slow: true, own: true, mode: availableOnly, measure: (*bench).healed},
-		{name: "cut", what: "holder cut off -> running on the other side", slow: true, own: true, mode: quorumOnly, measure: (*bench).cutOff},
-		{name: "quorum-kill", what: fmt.Sprintf("kill -9 of highlander run, quorum 2 of 3, TTL %v: signal sent -> command running elsewhere, by the guard's certificate", runTTL), slow: true, own: true, signals: true, measure: (*bench).quorumKill},
-		{name: "quorum-kill-guard", what: "the same for highlander and its guard at once: nobody certifies it", slow: true, own: true, signals: true, measure: (*bench).quorumKillBoth},
-		{name: "1000", what: "1,000 ids", slow: true, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 1000) }},
-		{name: "10000", what: "10,000 ids", slow: true, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 10000) }},
-		{name: "idle", what: "idle node holding 10,000 ids", measure: func(b *bench, ctx context.Context, _ int) ([]result, error) { return b.idle(ctx) }},
-		{name: "swarm", what: "50 nodes that start together, in one process: first Join -> child running, all 50 in view", slow: true, own: true, mode: availableOnly, measure: (*bench).swarm},
+		{name: "graceful", what: "graceful hand-over, one id: child returned -> running elsewhere", kinds: benchGossip, measure: (*bench).graceful},
+		{name: "kill", what: "kill -9, one id: signal sent -> running elsewhere", kinds: benchAvailable, measure: (*bench).killed},
+		{name: "crash", what: "kill -9 and nobody to testify, one id: signal sent -> running elsewhere", slow: true, kinds: benchQuorum, measure: (*bench).killed},
+		{name: "freeze", what: "SIGSTOP of the holder: signal sent -> running elsewhere", slow: true, signals: true, kinds: benchGossip, measure: (*bench).frozen},
+		{name: "split", what: "netsplit: healed -> one left", slow: true, own: true, kinds: benchAvailable, measure: (*bench).healed},
+		{name: "cut", what: "holder cut off -> running on the other side", slow: true, own: true, kinds: benchQuorum, measure: (*bench).cutOff},
+		{name: "quorum-kill", what: fmt.Sprintf("kill -9 of highlander run, quorum 2 of 3, TTL %v: signal sent -> command running elsewhere, by the guard's certificate", runTTL), slow: true, own: true, signals: true, kinds: benchGossip, measure: (*bench).quorumKill},
+		{name: "quorum-kill-guard", what: "the same for highlander and its guard at once: nobody certifies it", slow: true, own: true, signals: true, kinds: benchGossip, measure: (*bench).quorumKillBoth},
+		{name: "1000", what: "1,000 ids", slow: true, kinds: benchGossip, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 1000) }},
+		{name: "10000", what: "10,000 ids", slow: true, kinds: benchGossip, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 10000) }},
+		{name: "idle", what: "idle node that holds many ids", kinds: benchGossip, measure: func(b *bench, ctx context.Context, _ int) ([]result, error) { return b.idle(ctx) }},
+		{name: "swarm", what: "50 nodes that start together, in one process: first Join -> child running, all 50 in view", slow: true, own: true, kinds: benchAvailable, measure: (*bench).swarm},
 	}
 }
 
@@ -192,13 +222,13 @@ func measureNames() []string {
 }
 
 func (b *bench) run(ctx context.Context, only []string) (*report, error) {
-	rep := &report{Machine: machine(), Version: version(), Cluster: b.cluster()}
+	rep := &report{Machine: machine(), Version: version(), Cluster: cmp.Or(b.cluster, b.url)}
 	for _, m := range measurements() {
 		if len(only) > 0 && !slices.Contains(only, m.name) || !b.makes(m) {
 			continue
 		}
 		rounds := b.rounds
-		if m.slow {
+		if m.slow || m.kill && b.slowKill {
 			rounds = max(3, rounds/slowestShare)
 		}
 		b.progress.step("measuring %s (%s)", m.name, m.what)
@@ -215,14 +245,6 @@ func (b *bench) run(ctx context.Context, only []string) (*report, error) {
 		rep.Results = append(rep.Results, results...)
 	}
 	return rep, nil
-}
-
-// cluster says what is measured; empty: the embedded one in available mode.
-func (b *bench) cluster() string {
-	if m := b.mode; m.Quorum > 0 {
-		return fmt.Sprintf("embedded, on loopback, quorum %d of %d, TTL %v", m.Quorum, m.Voters, m.TTL)
-	}
-	return b.url
 }
 
 // withFleet runs f in a fleet of three nodes, or of as many as there are voters.
@@ -244,7 +266,7 @@ func (b *bench) repeat(ctx context.Context, rounds int, round func(context.Conte
 			return err
 		}
 		for i := range rounds {
-			ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+			ctx, cancel := context.WithTimeout(ctx, stepTimeout+b.patience)
 			d, err := b.oneRound(ctx, f, round)
 			cancel()
 			if err != nil {
@@ -305,7 +327,7 @@ func (b *bench) killed(ctx context.Context, rounds int) ([]result, error) {
 		if err := f.order(nodeOrder{Op: opWrap, ID: benchID}, fresh); err != nil {
 			return 0, err
 		}
-		return took, f.during(ctx, restAfterKill)
+		return took, f.during(ctx, b.restAfterKill)
 	})
 }
 
@@ -390,7 +412,7 @@ func (b *bench) cutOff(ctx context.Context, rounds int) ([]result, error) {
 func (b *bench) many(ctx context.Context, rounds, count int) ([]result, error) {
 	var starts, takeovers []time.Duration
 	for i := range rounds {
-		ctx, cancel := context.WithTimeout(ctx, 2*stepTimeout)
+		ctx, cancel := context.WithTimeout(ctx, 2*stepTimeout+b.patience)
 		err := b.withFleet(ctx, true, func(f *fleet) error {
 			holder, others := f.live()[0], f.live()[1:]
 			took, err := b.startMany(ctx, f, holder, count)
@@ -440,9 +462,9 @@ func (b *bench) queueMany(ctx context.Context, f *fleet, others []*nodeProcess, 
 	return f.during(ctx, 3*time.Second)
 }
 
-// idle measures what a node costs that holds 10,000 ids while nothing happens.
+// idle measures what a node costs that holds many ids while nothing happens.
 func (b *bench) idle(ctx context.Context) ([]result, error) {
-	const count = 10000
+	count := b.idleIDs
 	var cpu, rss result
 	err := b.withFleet(ctx, true, func(f *fleet) error {
 		holder, others := f.live()[0], f.live()[1:]
@@ -470,7 +492,7 @@ func (b *bench) idle(ctx context.Context) ([]result, error) {
 		if after.CPU > 0 {
 			share = fmt.Sprintf("%.2f %% of a core", 100*float64(after.CPU-before.CPU)/float64(after.At-before.At))
 		}
-		cpu = single(fmt.Sprintf("idle node holding 10,000 ids, two more waiting for each: CPU in %v", idleFor), share)
+		cpu = single(fmt.Sprintf("idle node holding %s ids, two more waiting for each: CPU in %v", thousands(count), idleFor), share)
 		rss = single(fmt.Sprintf("the same: resident memory, %v after a garbage collection", idleFor), fmt.Sprintf("%d MB", after.RSS/1e6))
 		return nil
 	})

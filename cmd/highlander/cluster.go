@@ -2,18 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"net"
+	"maps"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"highlander"
-	"highlander/gossip"
 )
 
 const clusterEnv = "HIGHLANDER_CLUSTER"
@@ -34,6 +33,106 @@ what to listen on; without it the processes of this machine form one
   ttl=TIME            with quorum: how long an id is held without them (12s)
   advertise=IP:PORT   where others reach this node, if not at IP:PORT
   insecure=true       do without a key`
+
+// engine is one kind of cluster, as a URL describes it. Nothing here connects to
+// anything before open and observe.
+type engine interface {
+	// open takes part in the cluster. The node is guarded if something outlives
+	// this process and ends all that it ran.
+	open(ctx context.Context, guarded bool, log *slog.Logger) (highlander.Cluster, error)
+
+	// beside returns the engine of another node, for the same cluster.
+	beside(name string) engine
+
+	// observe returns what status looks through, which changes nothing.
+	observe(ctx context.Context) (*observer, error)
+
+	// leasesRunOut says whether a lease ends when it is not renewed, and not only
+	// when others have given its holder up.
+	leasesRunOut() bool
+
+	// checkStopWithin returns an error, with the arithmetic, if a child that takes
+	// d to stop does not fit into what a lease lasts.
+	checkStopWithin(d time.Duration) error
+
+	checkRun() error     // why a node cannot run anything
+	checkWitness() error // why it cannot be a witness
+
+	// measured says how bench measures the cluster, or why it cannot.
+	measured() (benchPlan, error)
+}
+
+// engines are the kinds of cluster by the scheme of their URLs. Each function
+// checks a URL.
+var engines = map[string]func(url string) (engine, error){
+	"gossip": newGossipEngine,
+}
+
+// endpoint is a cluster as the user has named it.
+type endpoint struct {
+	source string // where the user has named it, for errors
+	url    string // empty: nowhere
+	engine
+}
+
+func parseEndpoint(source, url string) (endpoint, error) {
+	at := endpoint{source: source, url: url}
+	if url == "" {
+		at.engine = gossipEngine{}
+		return at, nil
+	}
+	scheme, _, ok := strings.Cut(url, "://")
+	if !ok {
+		return at, usageErrorf("%s %q is not a URL; gossip://IP:PORT is one", source, url)
+	}
+	parse, ok := engines[scheme]
+	if !ok {
+		return at, usageErrorf("%s: the scheme %q is not known; %s is allowed, as in gossip://IP:PORT", source, scheme, strings.Join(slices.Sorted(maps.Keys(engines)), ", "))
+	}
+	var err error
+	if at.engine, err = parse(url); err != nil {
+		return at, usageErrorf("%s: %w", source, err)
+	}
+	return at, nil
+}
+
+// open takes part in the cluster; an error says where it was named.
+func (at endpoint) open(ctx context.Context, guarded bool, log *slog.Logger) (highlander.Cluster, error) {
+	c, err := at.engine.open(ctx, guarded, log)
+	if err != nil {
+		return nil, &openError{source: at.source, err: err}
+	}
+	return c, nil
+}
+
+// observe returns what status looks through; an error says where the cluster
+// was named.
+func (at endpoint) observe(ctx context.Context) (*observer, error) {
+	o, err := at.engine.observe(ctx)
+	if err != nil {
+		return nil, &openError{source: at.source, err: err}
+	}
+	return o, nil
+}
+
+// usable makes a usage error of what an engine says against its use.
+func (at endpoint) usable(err error) error {
+	if err != nil {
+		return usageErrorf("%s: %w", at.source, err)
+	}
+	return nil
+}
+
+// openError is a cluster that could not be opened, in the words of the URL.
+type openError struct {
+	source string
+	err    error
+}
+
+var urlWords = strings.NewReplacer("gossip: ", "", "Config.Bind", "address", "Config.Join", "join", "Config.KeyFile", "key-file")
+
+func (e *openError) Error() string { return e.source + ": " + urlWords.Replace(e.err.Error()) }
+func (e *openError) Unwrap() error { return e.err }
 
 // clusterFlag is the flag that says which cluster to take part in.
 type clusterFlag struct {
@@ -58,100 +157,3 @@ func (f *clusterFlag) url() (source, url string) {
 
 // parse checks the URL: a bad one is a usage error and starts nothing.
 func (f *clusterFlag) parse() (endpoint, error) { return parseEndpoint(f.url()) }
-
-// endpoint is where and how to take part in a cluster.
-type endpoint struct {
-	source string // where the user has it from, for errors
-	url    string
-	cfg    gossip.Config
-}
-
-func parseEndpoint(source, url string) (endpoint, error) {
-	e := endpoint{source: source, url: url}
-	if url == "" {
-		return e, nil
-	}
-	scheme, _, ok := strings.Cut(url, "://")
-	switch {
-	case !ok:
-		return e, usageErrorf("%s %q is not a URL; gossip://IP:PORT is one", source, url)
-	case scheme != "gossip":
-		return e, usageErrorf("%s: the scheme %q is not known; gossip is allowed, as in gossip://IP:PORT", source, scheme)
-	}
-	var err error
-	if e.cfg, err = gossip.ParseURL(url); err != nil {
-		if detail := errors.Unwrap(err); detail != nil {
-			err = detail // without the words that source stands for
-		}
-		return e, usageErrorf("%s: %w", source, err)
-	}
-	return e, nil
-}
-
-// open joins the cluster.
-func (e endpoint) open(ctx context.Context, log *slog.Logger) (highlander.Cluster, error) {
-	cfg := e.cfg
-	cfg.Logger = log
-	c, err := gossip.Join(ctx, cfg)
-	if err != nil {
-		return nil, &openError{source: e.source, err: err}
-	}
-	return c, nil
-}
-
-// openError is a cluster that could not be joined, in the words of the URL.
-type openError struct {
-	source string
-	err    error
-}
-
-var urlWords = strings.NewReplacer("gossip: ", "", "Config.Bind", "address", "Config.Join", "join", "Config.KeyFile", "key-file")
-
-func (e *openError) Error() string { return e.source + ": " + urlWords.Replace(e.err.Error()) }
-func (e *openError) Unwrap() error { return e.err }
-
-// beside returns the endpoint of a node that stands beside the one that e
-// describes: it listens on a port of its own and joins that one, too.
-func (e endpoint) beside(name string) endpoint {
-	cfg := &e.cfg
-	if host, port, err := net.SplitHostPort(cfg.Bind); err == nil {
-		ip := net.ParseIP(host)
-		cfg.Bind = net.JoinHostPort(listenBeside(ip), "0")
-		if ip.IsUnspecified() {
-			host = "127.0.0.1"
-		}
-		if port != "0" {
-			cfg.Join = append(slices.Clip(cfg.Join), net.JoinHostPort(host, port))
-		}
-	}
-	cfg.Name, cfg.Advertise = name, ""
-	if cfg.Quorum == 0 {
-		cfg.Expect = 0
-	}
-	return e
-}
-
-// listenBeside returns the IP to listen on beside a node at ip, which is on
-// another machine if it is none of this one's.
-func listenBeside(ip net.IP) string {
-	addrs, err := net.InterfaceAddrs()
-	local := func(addr net.Addr) bool {
-		network, ok := addr.(*net.IPNet)
-		return ok && network.IP.Equal(ip)
-	}
-	switch {
-	case err != nil || ip.IsUnspecified() || ip.IsLoopback() || slices.ContainsFunc(addrs, local):
-		return ip.String()
-	case ip.To4() != nil:
-		return net.IPv4zero.String()
-	}
-	return net.IPv6zero.String()
-}
-
-// where says for people where nodes of the cluster were looked for.
-func (e endpoint) where() string {
-	if e.cfg.Bind == "" && len(e.cfg.Join) == 0 {
-		return "127.0.0.1:7946 to 7977"
-	}
-	return strings.Join(e.cfg.Join, ", ")
-}

@@ -24,27 +24,26 @@ const (
 
 // deadline keeps the guard told until when the command may live.
 type deadline struct {
-	lease interface{ Expires() time.Time } // highlander.LeaseInfo
-	set   func(time.Time)                  // of the guard
-
-	runsOut bool // the lease does
+	lease   interface{ Expires() time.Time } // highlander.LeaseInfo
+	runsOut bool                             // the lease does
+	set     func(time.Time)                  // of the guard
+	end     time.Time                        // of the lease, as far as the guard knows
 }
 
-// extend moves the deadline on, and returns when to do so again. Where the lease
-// runs out, it is the lease's own end that counts, never that this process lives;
-// one that once did never goes back to that. To look at it late only makes the
-// deadline too early.
+// extend moves the deadline on, and returns when to do so again. Where leases run
+// out, it is the lease's own end that counts, never that this process lives: as
+// long as the engine knows of none, nothing is moved on, and no command starts. To
+// look at it late only makes the deadline too early.
 func (d *deadline) extend() (again time.Duration) {
-	end := d.lease.Expires()
-	switch {
-	case !end.IsZero():
-		d.runsOut = true
-		d.set(end.Add(-killMargin))
-		return min(aliveEvery, max(time.Until(end)/8, time.Millisecond))
-	case !d.runsOut:
+	if !d.runsOut {
 		d.set(time.Now().Add(frozenAfter))
+		return aliveEvery
 	}
-	return aliveEvery
+	if end := d.lease.Expires(); !end.IsZero() {
+		d.end = end
+	}
+	d.set(d.end.Add(-killMargin))
+	return min(aliveEvery, max(time.Until(d.end)/8, time.Millisecond))
 }
 
 // keepExtending extends the deadline until ctx ends.

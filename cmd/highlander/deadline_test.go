@@ -33,10 +33,10 @@ func (g *fakeGuard) mustKillIn(t *testing.T, want time.Duration) {
 }
 
 // keep is what Serve does while the command runs.
-func keep(t *testing.T, lease *fakeLease) *fakeGuard {
+func keep(t *testing.T, lease *fakeLease, runsOut bool) *fakeGuard {
 	t.Helper()
 	g := &fakeGuard{}
-	d := &deadline{lease: lease, set: g.set}
+	d := &deadline{lease: lease, runsOut: runsOut, set: g.set}
 	go d.keepExtending(t.Context())
 	synctest.Wait()
 	return g
@@ -44,7 +44,7 @@ func keep(t *testing.T, lease *fakeLease) *fakeGuard {
 
 func TestCommandLivesWhileHighlanderDoesWhereLeasesDoNotRunOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := keep(t, leaseUntil(time.Time{}))
+		g := keep(t, leaseUntil(time.Time{}), false)
 		g.mustKillIn(t, frozenAfter)
 		time.Sleep(time.Hour)
 		g.mustKillIn(t, frozenAfter)
@@ -57,7 +57,7 @@ func TestCommandIsKilledBeforeItsLeaseRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const ttl = 3 * time.Second
 		lease := leaseUntil(time.Now().Add(ttl))
-		g := keep(t, lease)
+		g := keep(t, lease, true)
 		g.mustKillIn(t, ttl-killMargin)
 		for range 100 { // it is renewed
 			time.Sleep(ttl / 4)
@@ -77,12 +77,12 @@ func TestCommandIsKilledBeforeItsLeaseRunsOut(t *testing.T) {
 func TestDeadlineFollowsShortLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lease := leaseUntil(time.Now().Add(400 * time.Millisecond))
-		g := keep(t, lease)
+		g := keep(t, lease, true)
 		lease.expires.Store(time.Now().Add(time.Second))
 		time.Sleep(50 * time.Millisecond)
 		g.mustKillIn(t, 950*time.Millisecond-killMargin)
 
-		looks, d := 0, &deadline{lease: lease, set: func(time.Time) {}}
+		looks, d := 0, &deadline{lease: lease, runsOut: true, set: func(time.Time) {}}
 		lease.expires.Store(time.Now().Add(-time.Hour))
 		for begin := time.Now(); time.Since(begin) < time.Second; looks++ {
 			time.Sleep(d.extend())
@@ -90,6 +90,21 @@ func TestDeadlineFollowsShortLeases(t *testing.T) {
 		if looks > 1000 {
 			t.Errorf("%d looks a second", looks)
 		}
+	})
+}
+
+// An engine whose leases run out knows until when. One that does not say so gets no
+// command started.
+func TestNoCommandLivesOnALeaseOfUnknownEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lease := leaseUntil(time.Time{})
+		g := keep(t, lease, true)
+		if at := g.deadline.Load().(time.Time); at.IsZero() || at.After(time.Now()) {
+			t.Errorf("the command may live until %v", at)
+		}
+		lease.expires.Store(time.Now().Add(3 * time.Second))
+		time.Sleep(aliveEvery)
+		g.mustKillIn(t, 3*time.Second-aliveEvery-killMargin)
 	})
 }
 

@@ -112,6 +112,7 @@ type benchNode struct {
 	setup   nodeSetup
 	cluster highlander.Cluster
 	fault   *netfault.Transport // nil in a cluster of the user's
+	fits    func(stopWithin time.Duration) error
 	stops   map[string]context.CancelFunc
 	serving sync.WaitGroup
 
@@ -151,7 +152,8 @@ func (n *benchNode) join(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if n.cluster, err = at.beside(n.setup.Name).open(ctx, quietLog); err != nil {
+		n.fits = at.checkStopWithin
+		if n.cluster, err = at.beside(n.setup.Name).open(ctx, false, quietLog); err != nil {
 			return err
 		}
 	} else {
@@ -163,11 +165,12 @@ func (n *benchNode) join(ctx context.Context) error {
 		}
 		n.fault = netfault.New(network)
 		mode := n.setup.Mode
-		n.cluster, err = gossip.Join(ctx, gossip.Config{
+		cfg := gossip.Config{
 			Name: n.setup.Name, Label: n.setup.Label, Transport: n.fault, Join: n.setup.Join,
 			Quorum: mode.Quorum, Expect: mode.Voters, TTL: mode.TTL, Logger: quietLog,
-		})
-		if err != nil {
+		}
+		n.fits = cfg.CheckStopWithin
+		if n.cluster, err = gossip.Join(ctx, cfg); err != nil {
 			return err
 		}
 	}
@@ -261,9 +264,9 @@ func (n *benchNode) wrap(ctx context.Context, id string) {
 		child = n.toldChild
 		ctx, n.stops[id] = context.WithCancel(ctx)
 	}
-	spec := highlander.ChildSpec{ID: id, Service: child}
-	if ttl := n.setup.Mode.TTL; ttl > 0 {
-		spec.Shutdown = min(highlander.DefaultShutdown, ttl*2/5) // fits into any TTL
+	spec := highlander.ChildSpec{ID: id, Service: child, Shutdown: highlander.DefaultShutdown}
+	for n.fits(spec.Shutdown) != nil {
+		spec.Shutdown /= 2 // the TTL is short
 	}
 	s := highlander.Wrap(n.cluster, spec, highlander.WithLogger(quietLog))
 	n.serving.Go(func() { s.Serve(ctx) })

@@ -68,8 +68,8 @@ node takes over.`,
 		if err != nil {
 			return err
 		}
-		if at.cfg.Observer {
-			return usageErrorf("%s: observer=true: an observer runs nothing; leave it out", at.source)
+		if err := at.usable(at.checkRun()); err != nil {
+			return err
 		}
 		if !cmd.Flags().Changed("id") {
 			return usageErrorf("--id is missing; write it before the command, as in: highlander run --id ID -- COMMAND")
@@ -78,9 +78,10 @@ node takes over.`,
 		if err != nil {
 			return err
 		}
-		if err := at.cfg.CheckStopWithin(job.spec.Shutdown); err != nil {
+		if err := at.checkStopWithin(job.spec.Shutdown); err != nil {
 			return usageErrorf("--shutdown %v, and %v for the kill, does not fit the ttl= of %s: %w", r.shutdown, killMargin, at.source, err)
 		}
+		job.leasesRunOut = at.leasesRunOut()
 		return job.run(cmd.Context(), at)
 	}
 	return cmd
@@ -134,6 +135,8 @@ type job struct {
 	hold       bool
 	eventsFile string
 
+	leasesRunOut bool // of the cluster it runs in
+
 	guard *guard.Guard
 	exit  guard.Exit // of the last run; for Serve, and for run after it
 }
@@ -166,8 +169,7 @@ func (j *job) run(ctx context.Context, at endpoint) error {
 	}
 	defer j.guard.Close()
 	helpers.Go(func() { j.passSignals(over, signals, stop) })
-	at.cfg.Guarded = guard.Testifies
-	cluster, err := at.open(serving, j.log)
+	cluster, err := at.open(serving, guard.Testifies, j.log)
 	if err != nil {
 		return j.verdict(err)
 	}
@@ -245,7 +247,7 @@ func (j *job) Serve(ctx context.Context) error {
 	var extending sync.WaitGroup
 	defer extending.Wait()
 	defer stop()
-	d := &deadline{lease: info, set: j.guard.SetDeadline}
+	d := &deadline{lease: info, runsOut: j.leasesRunOut, set: j.guard.SetDeadline}
 	d.extend() // before the command is there
 	extending.Go(func() { d.keepExtending(alive) })
 	exit, err := j.guard.Run(ctx, cmd)

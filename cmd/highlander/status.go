@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -17,13 +16,18 @@ import (
 	"highlander/gossip"
 )
 
-const (
-	statusEvery  = 100 * time.Millisecond // how often the view is looked at
-	statusSteady = 500 * time.Millisecond // unchanged for so long, it is complete
-	statusWithin = 5 * time.Second        // and shown after this time even if not
-)
+// statusWithin is when a view is shown at the latest, complete or not, and how
+// long a server may take to answer.
+const statusWithin = 5 * time.Second
 
-var errNoNode = errors.New("no node of the cluster was found")
+// observer is what status looks through. It changes nothing.
+type observer struct {
+	look   func(context.Context) (view, error)
+	every  time.Duration // how often to look
+	steady time.Duration // unchanged for so long, a view is complete
+	nobody error         // what it means that there are no members; nil if that can be
+	close  func() error
+}
 
 func newStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -47,19 +51,13 @@ With --json, "problems" lists what is wrong with the cluster: "different setting
 		if err != nil {
 			return err
 		}
-		at = at.beside("status")
-		at.cfg.Observer = true
 		return untilSignal(cmd.Context(), func(ctx context.Context) error {
-			cluster, err := at.open(ctx, quietLog)
+			o, err := at.observe(ctx)
 			if err != nil {
 				return err
 			}
-			defer cluster.Close()
-			err = showStatus(ctx, cluster, statusPrinter(cmd.OutOrStdout(), *asJSON, *watch), *watch)
-			if errors.Is(err, errNoNode) {
-				return fmt.Errorf("%w at %s; is one up, with the same label and key?", err, at.where())
-			}
-			return err
+			defer o.close()
+			return o.show(ctx, statusPrinter(cmd.OutOrStdout(), *asJSON, *watch), *watch)
 		})
 	}
 	return cmd
@@ -151,36 +149,29 @@ func (v view) equal(w view) bool {
 	})
 }
 
-func takeView(ctx context.Context, cluster highlander.Cluster) (view, error) {
-	v := view{Modes: []modeView{}, Problems: []string{}, Members: []memberView{}, Holders: []holderView{}}
-	if c, ok := cluster.(*gossip.Cluster); ok {
-		for _, m := range c.Modes() {
-			v.Modes = append(v.Modes, newModeView(m))
-		}
-		v.Problems = problemsOf(v.Modes)
-		for _, m := range c.Members() {
-			if !m.Observer {
-				v.Members = append(v.Members, memberView{m.Name, m.Addr})
-			}
-		}
-	}
+func newView() view {
+	return view{Modes: []modeView{}, Problems: []string{}, Members: []memberView{}, Holders: []holderView{}}
+}
+
+// addHolders looks who holds what.
+func (v *view) addHolders(ctx context.Context, cluster highlander.Cluster) error {
 	holders, err := cluster.Holders(ctx)
 	for _, h := range holders {
 		v.Holders = append(v.Holders, holderView{h.ID, h.Node, h.Token, h.Since, h.Meta})
 	}
-	return v, err
+	return err
 }
 
-// showStatus prints the view once it is steady, and with watch again after
-// each change.
-func showStatus(ctx context.Context, cluster highlander.Cluster, print func(view) error, watch bool) error {
-	tick := time.NewTicker(statusEvery)
+// show prints the view once it is steady, and with watch again after each
+// change.
+func (o *observer) show(ctx context.Context, print func(view) error, watch bool) error {
+	tick := time.NewTicker(o.every)
 	defer tick.Stop()
 	var last view
 	begin := time.Now()
 	changed, printed := begin, false
 	for {
-		v, err := takeView(ctx, cluster)
+		v, err := o.look(ctx)
 		if err != nil {
 			return err
 		}
@@ -188,9 +179,9 @@ func showStatus(ctx context.Context, cluster highlander.Cluster, print func(view
 			last, changed = v, time.Now()
 			printed = false
 		}
-		if !printed && (time.Since(changed) >= statusSteady || time.Since(begin) >= statusWithin) {
-			if !watch && len(v.Members) == 0 {
-				return errNoNode
+		if !printed && (time.Since(changed) >= o.steady || time.Since(begin) >= statusWithin) {
+			if !watch && len(v.Members) == 0 && o.nobody != nil {
+				return o.nobody
 			}
 			if err := print(v); err != nil || !watch {
 				return err

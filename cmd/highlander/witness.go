@@ -31,13 +31,11 @@ SIGINT and SIGTERM end it; it says goodbye to the others and exits with 0.`,
 			return err
 		}
 		at, err := url.parse()
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case at.cfg.Observer:
-			return usageErrorf("%s: observer=true: an observer votes on nothing; leave it out", at.source)
-		case at.cfg.Quorum == 0:
-			return usageErrorf("%s: a witness needs quorum=N, as on all nodes: without it no votes are needed when a node cannot be reached", at.source)
+		}
+		if err := at.usable(at.checkWitness()); err != nil {
+			return err
 		}
 		return untilSignal(cmd.Context(), func(ctx context.Context) error { return witness(ctx, at, log) })
 	}
@@ -46,7 +44,7 @@ SIGINT and SIGTERM end it; it says goodbye to the others and exits with 0.`,
 
 // witness takes part until ctx ends.
 func witness(ctx context.Context, at endpoint, log *slog.Logger) error {
-	cluster, err := at.open(ctx, log)
+	cluster, err := at.open(ctx, false, log)
 	switch {
 	case ctx.Err() != nil:
 		return nil
