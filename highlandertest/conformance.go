@@ -41,6 +41,10 @@ type Fixture struct {
 	// engine needs, until mend is called, which may be called again. Nil if TTL is
 	// zero or there is no way to do that.
 	Cut func(t *testing.T, node highlander.Cluster) (mend func())
+
+	// Server is the server that the engine keeps its leases on. Nil for an engine
+	// without one. If it is there, TTL is not zero.
+	Server *Server
 }
 
 // patience is how long a single step may take. It is a safety net: no step is

@@ -254,6 +254,22 @@ func TestEachLeaseHasItsOwnEnd(t *testing.T) {
 	})
 }
 
+func TestLeasesThatRunOutOneAfterTheOther(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var leases []*lease.Lease
+		for i := range 20 {
+			l, _ := w.grant(time.Duration(i+1)*time.Second+lease.Margin, 0)
+			leases = append(leases, l)
+		}
+		for _, l := range leases {
+			w.pass(time.Second - time.Nanosecond)
+			w.held(l)
+			w.pass(time.Nanosecond)
+			w.done(l, highlander.ErrLeaseLost)
+		}
+	})
+}
+
 func TestGrantThatIsAboutToRunOut(t *testing.T) {
 	inWorld(t, func(w *world) {
 		l, s := w.grant(time.Second+lease.Margin, time.Second)
