@@ -1,0 +1,2 @@
+// Package etcd is the engine for those who run etcd.
+package etcd
