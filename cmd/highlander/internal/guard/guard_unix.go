@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"syscall"
 	"time"
@@ -25,7 +24,6 @@ const (
 type Guard struct {
 	log      *slog.Logger
 	noCgroup bool
-	vault    *vault
 
 	running sync.Mutex // held by Run
 
@@ -49,17 +47,11 @@ func Start(ctx context.Context, opts Options) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	vault, err := newVault()
-	if err != nil {
-		expiry.Close()
-		return nil, err
-	}
-	g := &Guard{log: opts.Logger, noCgroup: opts.noCgroup, vault: vault, expiry: expiry}
+	g := &Guard{log: opts.Logger, noCgroup: opts.noCgroup, expiry: expiry}
 	if g.log == nil {
 		g.log = slog.Default()
 	}
 	if _, err := g.connect(ctx); err != nil {
-		vault.close()
 		expiry.Close()
 		return nil, err
 	}
@@ -80,7 +72,7 @@ func (g *Guard) connect(ctx context.Context) (*link, error) {
 		}
 		l.close()
 	}
-	l, err := dial(ctx, g.log, g.vault, g.noCgroup)
+	l, err := dial(ctx, g.log, g.noCgroup)
 	if err != nil {
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}
@@ -131,14 +123,6 @@ func (g *Guard) SetCertificate(c Certificate) {
 	g.link.send(message{Kind: msgCertificate, Certificate: c})
 }
 
-// Holds says whether a guard keeps open what it was given by Hold.
-const Holds = true
-
-// Hold keeps c open until this process is dead and nothing of the command is left,
-// or until let is called: the end of a connection then tells its peer of both. Let
-// it go before it is closed. The helpers have it by the time Hold returns.
-func (g *Guard) Hold(c net.Conn) (let func(), err error) { return g.vault.put(c) }
-
 // Signal sends sig to the process group of the command, if one runs. SIGKILL
 // kills all of it.
 func (g *Guard) Signal(sig syscall.Signal) {
@@ -160,7 +144,6 @@ func (g *Guard) Close() {
 	g.running.Lock() // Run looks at the alarm
 	defer g.running.Unlock()
 	if first {
-		g.vault.close()
 		g.expiry.Close()
 	}
 }
