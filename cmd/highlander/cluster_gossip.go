@@ -123,7 +123,7 @@ func (e gossipEngine) where() string {
 }
 
 func gossipView(ctx context.Context, c *gossip.Cluster) (view, error) {
-	v := newView()
+	v := newView("gossip")
 	for _, m := range c.Modes() {
 		v.Modes = append(v.Modes, newModeView(m))
 	}

@@ -57,7 +57,11 @@ With --json, "problems" lists what is wrong with the cluster: "different setting
 				return err
 			}
 			defer o.close()
-			return o.show(ctx, statusPrinter(cmd.OutOrStdout(), *asJSON, *watch), *watch)
+			print := statusPrinter(cmd.OutOrStdout(), *asJSON, *watch)
+			if !*watch {
+				return o.show(ctx, print)
+			}
+			return o.watch(ctx, print, func(words string) { fmt.Fprintln(cmd.ErrOrStderr(), "highlander:", oneLine(words)) })
 		})
 	}
 	return cmd
@@ -65,10 +69,14 @@ With --json, "problems" lists what is wrong with the cluster: "different setting
 
 // view is what status shows.
 type view struct {
-	Modes    []modeView   `json:"modes"` // one, unless nodes have different settings
+	Engine   string       `json:"engine"`           // the scheme of the URL
+	Server   string       `json:"server,omitempty"` // gossip has none
+	Modes    []modeView   `json:"modes"`            // one, unless nodes have different settings
 	Problems []string     `json:"problems"`
 	Members  []memberView `json:"members"`
 	Holders  []holderView `json:"holders"`
+
+	nodesUnknown bool // to the server
 }
 
 type modeView struct {
@@ -131,8 +139,9 @@ func (v modeView) String() string {
 }
 
 type memberView struct {
-	Node string `json:"node"`
-	Addr string `json:"addr"`
+	Node  string    `json:"node"`
+	Addr  string    `json:"addr,omitempty"` // gossip
+	Since time.Time `json:"since,omitzero"` // of a server
 }
 
 type holderView struct {
@@ -149,8 +158,8 @@ func (v view) equal(w view) bool {
 	})
 }
 
-func newView() view {
-	return view{Modes: []modeView{}, Problems: []string{}, Members: []memberView{}, Holders: []holderView{}}
+func newView(engine string) view {
+	return view{Engine: engine, Modes: []modeView{}, Problems: []string{}, Members: []memberView{}, Holders: []holderView{}}
 }
 
 // addHolders looks who holds what.
@@ -162,38 +171,70 @@ func (v *view) addHolders(ctx context.Context, cluster highlander.Cluster) error
 	return err
 }
 
-// show prints the view once it is steady, and with watch again after each
-// change.
-func (o *observer) show(ctx context.Context, print func(view) error, watch bool) error {
+// show prints the view once it is steady.
+func (o *observer) show(ctx context.Context, print func(view) error) error {
+	return o.follow(ctx, func(v view, err error) (goOn bool, _ error) {
+		if err == nil && len(v.Members) == 0 {
+			err = o.nobody
+		}
+		if err != nil {
+			return false, err
+		}
+		return false, print(v)
+	})
+}
+
+// watch prints the view once it is steady, and again after each change, until ctx
+// ends, which is how a watch is ended. Where the server does not answer it says so
+// once and asks on.
+func (o *observer) watch(ctx context.Context, print func(view) error, say func(string)) error {
+	failing := false
+	err := o.follow(ctx, func(v view, err error) (goOn bool, _ error) {
+		if err != nil {
+			if !failing {
+				say(err.Error() + "; trying on")
+			}
+			failing = true
+			return true, nil
+		}
+		if failing {
+			say("the server answers again")
+		}
+		failing = false
+		err = print(v)
+		return err == nil, err
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// follow shows each steady view, or why there is none, until it need not go on.
+func (o *observer) follow(ctx context.Context, show func(view, error) (goOn bool, _ error)) error {
 	tick := time.NewTicker(o.every)
 	defer tick.Stop()
 	var last view
 	begin := time.Now()
-	changed, printed := begin, false
+	changed, shown := begin, false
 	for {
 		v, err := o.look(ctx)
-		if err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		if !v.equal(last) {
+		if err == nil && !v.equal(last) {
 			last, changed = v, time.Now()
-			printed = false
+			shown = false
 		}
-		if !printed && (time.Since(changed) >= o.steady || time.Since(begin) >= statusWithin) {
-			if !watch && len(v.Members) == 0 && o.nobody != nil {
-				return o.nobody
-			}
-			if err := print(v); err != nil || !watch {
+		if err != nil || !shown && (time.Since(changed) >= o.steady || time.Since(begin) >= statusWithin) {
+			shown = err == nil // what comes after a failure is shown again
+			if goOn, err := show(v, err); err != nil || !goOn {
 				return err
 			}
-			printed = true
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			if watch {
-				return nil // that is how it is ended
-			}
 			return context.Cause(ctx)
 		}
 	}
@@ -224,19 +265,42 @@ func (v view) print(w io.Writer) error {
 	for _, m := range v.Modes {
 		fmt.Fprintln(w, m)
 	}
-	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "MEMBERS (%d)\tADDRESS\n", len(v.Members))
-	for _, m := range v.Members {
-		fmt.Fprintf(t, "%s\t%s\n", oneLine(m.Node), m.Addr)
+	if v.Server != "" {
+		fmt.Fprintln(w, oneLine(v.Server))
 	}
-	if err := t.Flush(); err != nil {
+	fmt.Fprintln(w)
+	if err := v.printMembers(w); err != nil {
 		return err
 	}
-	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "ID (%d)\tHOLDER\tTOKEN\tSINCE\tMETA\n", len(v.Holders))
 	for _, h := range v.Holders {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", oneLine(h.ID), oneLine(h.Node), h.Token, h.Since.Local().Format(time.DateTime), oneLine(h.Meta))
 	}
 	return t.Flush()
+}
+
+// printMembers prints who is there, if the server knows that.
+func (v view) printMembers(w io.Writer) error {
+	if v.nodesUnknown {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	what := "ADDRESS"
+	if v.Server != "" {
+		what = "SINCE"
+	}
+	fmt.Fprintf(t, "MEMBERS (%d)\t%s\n", len(v.Members), what)
+	for _, m := range v.Members {
+		where := m.Addr
+		if v.Server != "" {
+			where = m.Since.Local().Format(time.DateTime)
+		}
+		fmt.Fprintf(t, "%s\t%s\n", oneLine(m.Node), where)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w)
+	return err
 }

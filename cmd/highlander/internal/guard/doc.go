@@ -82,6 +82,11 @@
 //	highlander frozen        no, as long as it is not dead
 //	something cannot be killed, or is in uninterruptible sleep: when it is gone
 //
+// Connections of highlander's to a server that hands the lease on when they end
+// can be kept open that long, too (Hold): guard and keeper have them as well, and
+// their end says that highlander is dead and nothing of the command is left. That
+// holds for whatever of the first table is killed, but for all three at once.
+//
 // Nobody has to wait for the guard meanwhile: it has let go of the standard
 // streams, the working directory and whatever descriptors highlander inherited.
 // It tries for up to 30 s, until all peers have acknowledged; once it got a

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ const (
 type Guard struct {
 	log      *slog.Logger
 	noCgroup bool
+	vault    *vault
 
 	running sync.Mutex // held by Run
 
@@ -47,11 +49,17 @@ func Start(ctx context.Context, opts Options) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Guard{log: opts.Logger, noCgroup: opts.noCgroup, expiry: expiry}
+	vault, err := newVault()
+	if err != nil {
+		expiry.Close()
+		return nil, err
+	}
+	g := &Guard{log: opts.Logger, noCgroup: opts.noCgroup, vault: vault, expiry: expiry}
 	if g.log == nil {
 		g.log = slog.Default()
 	}
 	if _, err := g.connect(ctx); err != nil {
+		vault.close()
 		expiry.Close()
 		return nil, err
 	}
@@ -72,7 +80,7 @@ func (g *Guard) connect(ctx context.Context) (*link, error) {
 		}
 		l.close()
 	}
-	l, err := dial(ctx, g.log, g.noCgroup)
+	l, err := dial(ctx, g.log, g.vault, g.noCgroup)
 	if err != nil {
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}
@@ -123,6 +131,14 @@ func (g *Guard) SetCertificate(c Certificate) {
 	g.link.send(message{Kind: msgCertificate, Certificate: c})
 }
 
+// Holds says whether a guard keeps open what it was given by Hold.
+const Holds = true
+
+// Hold keeps c open until this process is dead and nothing of the command is left,
+// or until let is called: the end of a connection then tells its peer of both. Let
+// it go before it is closed. The helpers have it by the time Hold returns.
+func (g *Guard) Hold(c net.Conn) (let func(), err error) { return g.vault.put(c) }
+
 // Signal sends sig to the process group of the command, if one runs. SIGKILL
 // kills all of it.
 func (g *Guard) Signal(sig syscall.Signal) {
@@ -144,6 +160,7 @@ func (g *Guard) Close() {
 	g.running.Lock() // Run looks at the alarm
 	defer g.running.Unlock()
 	if first {
+		g.vault.close()
 		g.expiry.Close()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"sync"
@@ -66,6 +67,12 @@ const Testifies = false
 // with it, and nobody is left to say so. The other nodes wait for the lease to
 // run out.
 func (g *Guard) SetCertificate(Certificate) {}
+
+// Holds says whether a guard keeps open what it was given by Hold.
+const Holds = false
+
+// Hold does nothing: the kernel ends the command together with highlander.
+func (g *Guard) Hold(net.Conn) (let func(), err error) { return func() {}, nil }
 
 // Signal sends sig to the command, if one runs: SIGKILL kills all of it, and
 // every other signal is CTRL_BREAK.

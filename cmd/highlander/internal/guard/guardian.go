@@ -22,6 +22,7 @@ type guardian struct {
 	up             *os.File // highlander waits for the end of it
 	keeper         *exec.Cmd
 	cgroup         *cgroup
+	vault          *os.File // nobody reads from it
 
 	group    int    // process group of the command; zero while there is none
 	run      uint64 // the last command that was asked for ...
@@ -39,7 +40,7 @@ const goneWithin = time.Second
 // guardMain is the whole life of a guard.
 func guardMain() error {
 	highlander := os.Getppid()
-	if err := settle(fdCgroup); err != nil {
+	if err := settle(fdVault); err != nil {
 		return err
 	}
 	asked := make(chan os.Signal, 1)
@@ -56,6 +57,7 @@ func guardMain() error {
 		toKeeper:       make(chan message, 64),
 		up:             os.NewFile(fdUp, "up"),
 		cgroup:         inheritCgroup(fdCgroup),
+		vault:          os.NewFile(fdVault, "vault"),
 		alarm:          alarm,
 		patience:       time.NewTimer(keeperGrace),
 		again:          newRepeat(),
@@ -66,6 +68,7 @@ func guardMain() error {
 	}
 	g.watch()
 	exterminate(g.group, session(), g.cgroup)
+	g.vault.Close()
 	if !g.mayTestify() {
 		return nil
 	}
@@ -121,7 +124,7 @@ func (g *guardian) startKeeper() error {
 	if err != nil {
 		return err
 	}
-	g.keeper = helper(keeperMode, &syscall.SysProcAttr{Setpgid: true}, downR, g.up, g.cgroup.file(), statusW)
+	g.keeper = helper(keeperMode, &syscall.SysProcAttr{Setpgid: true}, downR, g.up, g.cgroup.file(), g.vault, statusW)
 	if err := g.keeper.Start(); err != nil {
 		return err
 	}

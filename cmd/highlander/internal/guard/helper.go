@@ -26,7 +26,8 @@ const (
 	fdDown   = 3 // guard, keeper: messages downwards
 	fdUp     = 4 // guard, keeper: messages to highlander; ends when both are gone
 	fdCgroup = 5 // guard, keeper: the cgroup of the command, if it has one
-	fdStatus = 6 // keeper: the same messages to the guard
+	fdVault  = 6 // guard, keeper: what lies in it is open as long as they are there
+	fdStatus = 7 // keeper: the same messages to the guard
 )
 
 // keeperGrace is how long the guard gives the keeper, after the command had to

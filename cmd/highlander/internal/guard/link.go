@@ -43,7 +43,7 @@ type link struct {
 var errNotReady = errors.New("it ended before it was ready")
 
 // dial starts a guard and a keeper, and waits until they are ready.
-func dial(ctx context.Context, log *slog.Logger, noCgroup bool) (*link, error) {
+func dial(ctx context.Context, log *slog.Logger, vault *vault, noCgroup bool) (*link, error) {
 	downR, downW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func dial(ctx context.Context, log *slog.Logger, noCgroup bool) (*link, error) {
 	if !noCgroup {
 		l.cgroup = newCgroup(log)
 	}
-	l.guard = helper(guardMode, &syscall.SysProcAttr{Setsid: true}, downR, upW, l.cgroup.file())
+	l.guard = helper(guardMode, &syscall.SysProcAttr{Setsid: true}, downR, upW, l.cgroup.file(), vault.out)
 	if isTerminal(os.Stdin) {
 		l.guard.Stdin = nil // the null device
 	}

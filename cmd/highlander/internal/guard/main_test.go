@@ -403,6 +403,7 @@ func highlanderMain() {
 	l := g.link
 	fmt.Fprintln(report, "ready", l.guard.Process.Pid, l.keeperPID)
 	ended := make(chan string, 1)
+	held := map[string]func(){}
 	go func() {
 		for control.Scan() {
 			verb, arg, _ := strings.Cut(control.Text(), " ")
@@ -427,6 +428,18 @@ func highlanderMain() {
 				frame, peers, _ := strings.Cut(arg, " ")
 				g.SetCertificate(Certificate{Frame: []byte(frame), Peers: strings.Fields(peers)})
 				fmt.Fprintln(report, "certified")
+			case "hold":
+				conn, err := net.Dial("unix", arg)
+				if err == nil {
+					held[arg], err = g.Hold(conn)
+				}
+				if err == nil {
+					conn.Close() // what is left is in the vault
+				}
+				fmt.Fprintln(report, "held", err)
+			case "let":
+				held[arg]()
+				fmt.Fprintln(report, "let go")
 			}
 		}
 		os.Exit(1) // the test is over

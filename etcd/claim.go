@@ -1,0 +1,480 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"highlander"
+	"highlander/internal/lease"
+)
+
+// claim is one call of Acquire, from its key in etcd to the end of its lease. What
+// moves it is the goroutine of Acquire, then that of Release; what others do to its
+// keys comes in through examine.
+type claim struct {
+	c    *Cluster
+	s    *session
+	ref  claimRef
+	opts highlander.AcquireOptions
+
+	// The lock of the cluster guards these.
+	created  int64        // revision of its key; zero: not known to be there
+	record   record       // that it wrote when it won
+	won      int64        // revision of that; zero: it has not
+	lease    *lease.Lease // nil before
+	leaving  bool         // it is being given up
+	left     bool         // it is
+	mending  bool         // its record is being put back
+	finished chan struct{}
+}
+
+var errClaimGone = errors.New("the claim was deleted")
+
+func (c *Cluster) newClaim(s *session, id string, opts highlander.AcquireOptions) *claim {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.number++
+	cl := &claim{c: c, s: s, ref: claimRef{s.id, id, c.number}, opts: opts, finished: make(chan struct{})}
+	if c.claims[id] == nil {
+		c.claims[id] = map[claimRef]*claim{}
+	}
+	c.claims[id][cl.ref] = cl
+	s.claims++
+	return cl
+}
+
+// acquire returns the lease when the claim has won it. Else the claim is given up
+// in the background.
+func (cl *claim) acquire(ctx context.Context) (*lease.Lease, error) {
+	joint, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(cl.s.ctx, func() { cancel(context.Cause(cl.s.ctx)) })()
+	err := cl.compete(joint)
+	if err != nil {
+		cl.c.spawn(func() { cl.giveUp(cl.c.work) })
+		return nil, err
+	}
+	return cl.grant(), nil
+}
+
+// compete returns when the claim has won.
+func (cl *claim) compete(ctx context.Context) error {
+	won, err := cl.enter(ctx)
+	if won || err != nil {
+		return err
+	}
+	var watched *vigil
+	defer func() { watched.leave() }()
+	for {
+		look := cl.c.look(cl.ref, watched)
+		watched = cl.c.follow(watched, look.holder, look.ttl)
+		switch {
+		case look.gone:
+			return errClaimGone
+		case look.take:
+			if won, err := cl.take(ctx, look.revision); won || err != nil {
+				return err
+			}
+		}
+		if err := look.wait(ctx, watched); err != nil {
+			return err
+		}
+	}
+}
+
+// outlook is what a claim that waits can see.
+type outlook struct {
+	gone     bool // its key was there and is not any more
+	take     bool // it may take the id, if the record is still of ...
+	revision int64
+
+	holder clientv3.LeaseID // whose lease is worth a look; zero: none
+	ttl    time.Duration
+
+	changed <-chan struct{} // closed when this is not true any more
+	opens   time.Duration   // when it may take the id, if nothing changes; zero: not known
+}
+
+func (c *Cluster) look(at claimRef, watched *vigil) outlook {
+	seen := watched.seen()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.view.id(at.id)
+	cl := c.claims[at.id][at]
+	look := outlook{revision: e.revision, changed: e.changed}
+	if _, there := e.claims[at]; !there {
+		look.gone = c.view.revision >= cl.created
+		return look
+	}
+	if !e.isNext(at) {
+		return look
+	}
+	if e.known && e.record.State == stateHeld && c.sessions[e.record.at.lease] == nil {
+		look.holder, look.ttl = e.record.at.lease, e.record.ttl
+	}
+	if watched != nil && watched.lease != e.record.at.lease {
+		seen = nil
+	}
+	opens, ok := e.opensAt(seen)
+	if !ok {
+		return look
+	}
+	if look.take = now() >= opens; !look.take {
+		look.opens = opens
+	}
+	return look
+}
+
+// wait waits until it is worth looking again.
+func (o outlook) wait(ctx context.Context, watched *vigil) error {
+	var opens <-chan time.Time
+	if o.opens != 0 {
+		timer := time.NewTimer(o.opens - now())
+		defer timer.Stop()
+		opens = timer.C
+	}
+	select {
+	case <-o.changed:
+	case <-opens:
+	case <-watched.changes():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// enter puts the claim in the queue; where there is none and nobody holds the id,
+// it wins in the same transaction. It may be made twice: an answer may be lost.
+func (cl *claim) enter(ctx context.Context) (won bool, err error) {
+	key, held := cl.keys()
+	put := clientv3.OpPut(key, "", clientv3.WithLease(cl.s.id))
+	absent := clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
+	free, revision := cl.free()
+	record := cl.newRecord()
+	err = cl.c.insist(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		read := []clientv3.Op{clientv3.OpGet(key), clientv3.OpGet(held)}
+		if free {
+			resp, err := client.Txn(ctx).
+				If(absent, clientv3.Compare(clientv3.ModRevision(held), "=", revision)).
+				Then(put, clientv3.OpPut(held, record.value())).
+				Else(read...).Commit()
+			if err != nil {
+				return err
+			}
+			if resp.Succeeded {
+				won = true
+				cl.hasWon(record, resp.Header.Revision, resp.Header.Revision)
+				return nil
+			}
+			free = false
+			if won = cl.recognise(resp); won {
+				return nil
+			}
+		}
+		resp, err := client.Txn(ctx).If(absent).Then(put).Else(read...).Commit()
+		switch {
+		case err != nil:
+			return err
+		case resp.Succeeded:
+			cl.hasEntered(resp.Header.Revision)
+		default:
+			won = cl.recognise(resp)
+		}
+		return nil
+	})
+	return won, err
+}
+
+// take takes the id, if its record is still of that revision.
+func (cl *claim) take(ctx context.Context, revision int64) (won bool, err error) {
+	key, held := cl.keys()
+	record := cl.newRecord()
+	err = cl.c.insist(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		resp, err := client.Txn(ctx).
+			If(clientv3.Compare(clientv3.CreateRevision(key), "=", cl.created),
+				clientv3.Compare(clientv3.LeaseValue(key), "=", cl.s.id),
+				clientv3.Compare(clientv3.ModRevision(held), "=", revision)).
+			Then(clientv3.OpPut(held, record.value())).
+			Else(clientv3.OpGet(key), clientv3.OpGet(held)).Commit()
+		switch {
+		case err != nil:
+			return err
+		case resp.Succeeded:
+			won = true
+			cl.hasWon(record, cl.created, resp.Header.Revision)
+		default: // the watch will tell what has changed
+			won = cl.recognise(resp)
+		}
+		return nil
+	})
+	return won, err
+}
+
+func (cl *claim) keys() (key, held string) {
+	return cl.c.keys.claim(cl.ref), cl.c.keys.held(cl.ref.id)
+}
+
+// free says whether the id can be had at once, if its record is of that revision.
+func (cl *claim) free() (bool, int64) {
+	c := cl.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.view.id(cl.ref.id)
+	return e.isFree(now()), e.revision
+}
+
+// newRecord returns the record of this claim as the holder. Its token is the
+// revision in which it is written, unless a higher one was seen: then etcd was
+// restored from a backup.
+func (cl *claim) newRecord() record {
+	c := cl.c
+	r := newRecord(cl.ref, cl.s.terms.TTL)
+	r.Node, r.Meta, r.Since = c.name, cl.opts.Meta, time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.view.id(cl.ref.id); e.floor >= uint64(c.view.revision) && e.floor > 0 {
+		r.Token = e.floor + 1
+	}
+	return r
+}
+
+// hasEntered notes that the key is there.
+func (cl *claim) hasEntered(created int64) {
+	cl.c.mu.Lock()
+	defer cl.c.mu.Unlock()
+	cl.created = created
+}
+
+// hasWon notes that the record is there, too.
+func (cl *claim) hasWon(r record, created, won int64) {
+	cl.c.mu.Lock()
+	defer cl.c.mu.Unlock()
+	if r.Token == 0 {
+		r.Token = uint64(won)
+	}
+	cl.created, cl.won, cl.record = created, won, r
+}
+
+// recognise takes the answer to a transaction that found things changed: perhaps
+// by itself, as the answer was lost.
+func (cl *claim) recognise(resp *clientv3.TxnResponse) (won bool) {
+	key, kv := first(resp, 0), first(resp, 1)
+	if key != nil {
+		cl.hasEntered(key.CreateRevision)
+	}
+	if key == nil || kv == nil {
+		return false
+	}
+	r, err := parseRecord(cl.ref.id, kv)
+	if err != nil || !r.of(cl.ref) {
+		return false
+	}
+	cl.hasWon(r, key.CreateRevision, kv.ModRevision)
+	return true
+}
+
+// first returns the only key in the i-th answer of a transaction, nil if there is
+// none.
+func first(resp *clientv3.TxnResponse, i int) *mvccpb.KeyValue {
+	if kvs := resp.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
+		return kvs[0]
+	}
+	return nil
+}
+
+// grant hands the lease out. What has happened to the claim since it has won is
+// looked at then.
+func (cl *claim) grant() *lease.Lease {
+	c := cl.c
+	c.mu.Lock()
+	token, until := cl.record.Token, cl.s.terms.Until(cl.s.sent)
+	c.mu.Unlock()
+	l := cl.s.book.Grant(lease.Grant{ID: cl.ref.id, Token: token, StopWithin: cl.opts.StopWithin, Until: until, Release: cl.release, End: cl.over})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cl.lease = l
+	if cl.s.gone {
+		l.Lose(highlander.ErrLeaseLost)
+	}
+	c.examine([]string{cl.ref.id})
+	return l
+}
+
+// release is what Lease.Release does. If ctx ends before etcd has answered, it is
+// done in the background: then others may have to wait.
+func (cl *claim) release(ctx context.Context) error {
+	c := cl.c
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil // Close does it
+	}
+	c.spawn(func() { cl.giveUp(c.work) })
+	c.mu.Unlock()
+	select {
+	case <-cl.finished:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// over is called when the lease is over, perhaps without Release: then it has run
+// out.
+func (cl *claim) over() {
+	c := cl.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !cl.leaving && !c.closed {
+		c.spawn(func() { cl.giveUp(c.work) })
+	}
+}
+
+// giveUp removes the claim and, if it has won, writes the mark that tells others
+// that nothing runs any more, in one transaction. It goes on until that has
+// succeeded or ctx ends.
+func (cl *claim) giveUp(ctx context.Context) {
+	c := cl.c
+	c.mu.Lock()
+	if cl.leaving {
+		c.mu.Unlock()
+		<-cl.finished
+		return
+	}
+	cl.leaving = true
+	won := cl.won
+	idle := cl.s.gone && won == 0 // the key has gone with the lease
+	c.mu.Unlock()
+	if !idle && c.insist(ctx, func(ctx context.Context, client *clientv3.Client) error { return cl.leave(ctx, client, won) }) != nil {
+		close(cl.finished)
+		return
+	}
+	close(cl.finished)
+	c.mu.Lock()
+	cl.left = true
+	delete(c.claims[cl.ref.id], cl.ref)
+	if len(c.claims[cl.ref.id]) == 0 {
+		delete(c.claims, cl.ref.id)
+	}
+	cl.s.claims--
+	revoke := c.forgetSession(cl.s)
+	c.mu.Unlock()
+	if revoke {
+		c.revoke(cl.s)
+	}
+}
+
+// leave is one try of giveUp. The claim may hold the id without knowing, when the
+// answer was lost.
+func (cl *claim) leave(ctx context.Context, client *clientv3.Client, revision int64) error {
+	key, held := cl.keys()
+	cl.c.mu.Lock()
+	mark := cl.record
+	cl.c.mu.Unlock()
+	for {
+		txn := client.Txn(ctx)
+		if revision != 0 || mark.Token != 0 {
+			txn = txn.If(clientv3.Compare(clientv3.ModRevision(held), "=", revision)).
+				Then(clientv3.OpDelete(key), clientv3.OpPut(held, mark.released().value())).
+				Else(clientv3.OpDelete(key), clientv3.OpGet(held))
+		} else {
+			txn = txn.If(clientv3.Compare(clientv3.Version(key), "<", 0)).Else(clientv3.OpDelete(key), clientv3.OpGet(held))
+		}
+		resp, err := txn.Commit()
+		if err != nil || resp.Succeeded {
+			return err
+		}
+		kv := first(resp, 1)
+		if kv == nil { // never held, or deleted by hand
+			if mark.Token == 0 {
+				return nil
+			}
+			revision = 0
+			continue
+		}
+		r, err := parseRecord(cl.ref.id, kv)
+		switch {
+		case err != nil && mark.Token == 0, err == nil && !r.of(cl.ref):
+			return nil // another's, or released already
+		case err == nil:
+			mark = r
+		}
+		revision = kv.ModRevision
+	}
+}
+
+// examine looks at what has happened to the ids of this process's claims. The
+// caller has the lock.
+func (c *Cluster) examine(ids []string) {
+	for _, id := range ids {
+		e := c.view.id(id)
+		for _, cl := range c.claims[id] {
+			cl.examine(e)
+		}
+		c.sweep(e)
+	}
+}
+
+// examine tells the holder when its claim or its record is not what it wrote.
+func (cl *claim) examine(e *entry) {
+	c := cl.c
+	if cl.lease == nil || cl.leaving || c.view.revision < cl.won {
+		return
+	}
+	another := e.revision != 0 && e.record.revision == e.revision && e.record.State == stateHeld && e.record.at != cl.ref
+	switch {
+	case another:
+		cl.lease.Lose(highlander.ErrConflict)
+		return
+	case e.claims[cl.ref] != cl.created:
+		cl.lease.Lose(highlander.ErrLeaseLost)
+	}
+	if !(e.record.of(cl.ref) && e.record.revision == e.revision) && !cl.mending {
+		cl.mending = true
+		revision := e.revision
+		c.spawn(func() { cl.mend(revision) })
+	}
+}
+
+// mend puts the record back that somebody has deleted or overwritten, so that
+// those who see the id for the first time know that it is held.
+func (cl *claim) mend(revision int64) {
+	_, held := cl.keys()
+	c := cl.c
+	c.log.Warn("somebody has deleted or overwritten the record of an id that is held here; putting it back", "id", cl.ref.id, "token", cl.record.Token)
+	err := c.try(c.work, c.requestTimeout(), func(ctx context.Context, client *clientv3.Client) error {
+		_, err := client.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(held), "=", revision)).
+			Then(clientv3.OpPut(held, cl.record.value())).Commit()
+		return err
+	})
+	if err != nil {
+		c.log.Debug("the record was not put back", "error", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cl.mending = false
+}
+
+// sweep gives claims up that are of this process and of no call of Acquire: such
+// as one whose request was given up and carried out later. The caller has the
+// lock.
+func (c *Cluster) sweep(e *entry) {
+	for at := range e.claims {
+		s := c.sessions[at.lease]
+		if s == nil || c.claims[at.id][at] != nil || c.closed {
+			continue
+		}
+		stray := &claim{c: c, s: s, ref: at, finished: make(chan struct{})}
+		if c.claims[at.id] == nil {
+			c.claims[at.id] = map[claimRef]*claim{}
+		}
+		c.claims[at.id][at] = stray
+		s.claims++
+		c.spawn(func() { stray.giveUp(c.work) })
+	}
+}

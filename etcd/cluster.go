@@ -1,0 +1,288 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"highlander"
+	"highlander/internal/boottime"
+	"highlander/internal/lease"
+)
+
+// closeTimeout is how long Close tells etcd that the leases are released.
+const closeTimeout = 3 * time.Second
+
+// Cluster is this process's part of the cluster. It implements
+// highlander.Cluster; all methods may be called concurrently.
+type Cluster struct {
+	cfg   config
+	name  string
+	keys  keys
+	terms lease.Terms // as configured
+	log   *slog.Logger
+	conn  *connection
+
+	started sync.Once
+	loaded  chan struct{} // closed when the view was loaded for the first time
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelCauseFunc
+	work   context.Context // for what Close still has to tell etcd
+	stop   context.CancelFunc
+
+	mu       sync.Mutex // guards what follows, and the fields of claims and sessions
+	closed   bool
+	closing  chan struct{} // closed when Close is done
+	tasks    sync.WaitGroup
+	view     *view
+	sessions map[clientv3.LeaseID]*session // that have claims, or can
+	current  *session                      // nil: there is none
+	renewed  chan struct{}                 // closed when current is another
+	claims   map[string]map[claimRef]*claim
+	vigils   map[clientv3.LeaseID]*vigil
+	number   uint64 // of the last claim
+}
+
+var _ highlander.Cluster = (*Cluster)(nil)
+
+func newCluster(cfg config, conn *connection) *Cluster {
+	c := &Cluster{
+		cfg:      cfg,
+		name:     joinName(cfg.name),
+		keys:     keys{cfg.prefix},
+		terms:    termsOf(cfg.ttl),
+		conn:     conn,
+		loaded:   make(chan struct{}),
+		closing:  make(chan struct{}),
+		view:     newView(keys{cfg.prefix}, cfg.ttl),
+		sessions: map[clientv3.LeaseID]*session{},
+		renewed:  make(chan struct{}),
+		claims:   map[string]map[claimRef]*claim{},
+		vigils:   map[clientv3.LeaseID]*vigil{},
+	}
+	c.log = cfg.log.With("node", c.name)
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.work, c.stop = context.WithCancel(context.Background())
+	return c
+}
+
+// termsOf returns the terms of leases that last for ttl.
+func termsOf(ttl time.Duration) lease.Terms { return lease.Terms{TTL: ttl, Every: ttl / 4} }
+
+// now is the clock by which leases run out.
+func now() time.Duration { return boottime.Now() }
+
+// Node implements highlander.Cluster: the name that was given, or that of the
+// host, and a random number.
+func (c *Cluster) Node() string { return c.name }
+
+// CheckStopWithin returns an error, with the arithmetic, if a child that may take
+// d to stop does not fit into the TTL. Acquire refuses it with the same words.
+func (c *Cluster) CheckStopWithin(d time.Duration) error { return c.terms.CheckStopWithin(d) }
+
+// Acquire implements highlander.Cluster. The lease runs out a TTL, less 2 % for
+// clocks, after the sending of the last renewal that succeeded. It is lost, with
+// highlander.ErrLeaseLost, StopWithin before that, or at once when its claim is
+// deleted or the lease of this process revoked; with highlander.ErrConflict when
+// another claim holds the id. A StopWithin that does not fit into the TTL is
+// refused.
+func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
+	if err := c.checkAcquire(id, opts); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if !c.begin() {
+		return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
+	}
+	defer c.tasks.Done()
+	for {
+		s, err := c.session(ctx)
+		if err == nil {
+			var l *lease.Lease
+			if l, err = c.newClaim(s, id, opts).acquire(ctx); err == nil {
+				return l, nil
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case c.ctx.Err() != nil:
+			return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
+		}
+		c.log.Debug("the claim was lost; making another", "id", id, "error", err)
+	}
+}
+
+func (c *Cluster) checkAcquire(id string, opts highlander.AcquireOptions) error {
+	switch err := highlander.ValidateID(id); {
+	case err != nil:
+		return fmt.Errorf("acquire: %w", err)
+	case len(opts.Meta) > highlander.MaxMetaLen:
+		return fmt.Errorf("acquire %q: AcquireOptions.Meta has %d bytes; at most %d are allowed", id, len(opts.Meta), highlander.MaxMetaLen)
+	case opts.StopWithin < 0:
+		return fmt.Errorf("acquire %q: AcquireOptions.StopWithin is %v; it must not be negative", id, opts.StopWithin)
+	}
+	if err := c.CheckStopWithin(opts.StopWithin); err != nil {
+		return fmt.Errorf("acquire %q: AcquireOptions.StopWithin: %w", id, err)
+	}
+	return nil
+}
+
+// begin registers a task that Close waits for, and starts what the first Acquire
+// needs. It returns false if the cluster is closed.
+func (c *Cluster) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.tasks.Add(1)
+	c.started.Do(func() {
+		c.tasks.Add(2)
+		go c.keepSessions()
+		go c.keepWatching()
+	})
+	return true
+}
+
+// spawn runs f, which Close waits for. The caller has the lock, or is a task
+// itself.
+func (c *Cluster) spawn(f func()) {
+	c.tasks.Add(1)
+	go func() {
+		defer c.tasks.Done()
+		f()
+	}()
+}
+
+// Lookup implements highlander.Cluster. It asks etcd.
+func (c *Cluster) Lookup(ctx context.Context, id string) (highlander.Holder, error) {
+	if err := highlander.ValidateID(id); err != nil {
+		return highlander.Holder{}, fmt.Errorf("look up: %w", err)
+	}
+	for last := int64(0); ; {
+		r, err := c.readRecord(ctx, id)
+		switch {
+		case err != nil:
+			return highlander.Holder{}, fmt.Errorf("look up %q: %w", id, err)
+		case r.State != stateHeld || r.revision == last: // with its claim gone
+			return highlander.Holder{}, fmt.Errorf("look up %q: %w", id, highlander.ErrNotHeld)
+		}
+		there, err := c.get(ctx, c.keys.claim(r.at), clientv3.WithKeysOnly())
+		if err != nil {
+			return highlander.Holder{}, fmt.Errorf("look up %q: %w", id, err)
+		}
+		if len(there.Kvs) > 0 {
+			return r.holder(), nil
+		}
+		last = r.revision
+	}
+}
+
+// readRecord returns the record of id; without a State if there is none.
+func (c *Cluster) readRecord(ctx context.Context, id string) (record, error) {
+	resp, err := c.get(ctx, c.keys.held(id))
+	if err != nil || len(resp.Kvs) == 0 {
+		return record{}, err
+	}
+	r, err := parseRecord(id, resp.Kvs[0])
+	if err != nil {
+		return record{}, fmt.Errorf("the record under %s cannot be read: %w", c.keys.held(id), err)
+	}
+	return r, nil
+}
+
+// get reads keys.
+func (c *Cluster) get(ctx context.Context, key string, opts ...clientv3.OpOption) (resp *clientv3.GetResponse, err error) {
+	if c.ctx.Err() != nil {
+		return nil, highlander.ErrClosed
+	}
+	err = c.insist(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
+		resp, err = client.Get(ctx, key, opts...)
+		return err
+	})
+	return resp, err
+}
+
+// Holders implements highlander.Cluster. It asks etcd.
+func (c *Cluster) Holders(ctx context.Context) ([]highlander.Holder, error) {
+	if c.ctx.Err() != nil {
+		return nil, fmt.Errorf("list holders: %w", highlander.ErrClosed)
+	}
+	var resp *clientv3.TxnResponse
+	err := c.insist(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
+		resp, err = client.Txn(ctx).Then(
+			clientv3.OpGet(c.keys.allHeld(), clientv3.WithPrefix()),
+			clientv3.OpGet(c.keys.allClaims(), clientv3.WithPrefix(), clientv3.WithKeysOnly())).Commit()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list holders: %w", err)
+	}
+	seen := newView(c.keys, c.cfg.ttl)
+	seen.load(slices.Concat(resp.Responses[0].GetResponseRange().Kvs, resp.Responses[1].GetResponseRange().Kvs), resp.Header.Revision, 0)
+	var holders []highlander.Holder
+	for _, id := range slices.Sorted(maps.Keys(seen.ids)) {
+		if e := seen.ids[id]; e.record.State == stateHeld && e.holderIsThere() {
+			holders = append(holders, e.record.holder())
+		}
+	}
+	return holders, nil
+}
+
+// Member is a process that takes part in the cluster: it has called Acquire.
+type Member struct {
+	Name  string    // as in Holder.Node
+	Since time.Time // by the clock of its host
+	Self  bool
+}
+
+// Members returns the processes that are there, sorted by name. One that was
+// killed counts until its lease has run out.
+func (c *Cluster) Members(ctx context.Context) ([]Member, error) {
+	resp, err := c.get(ctx, c.keys.allNodes(), clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("list members: %w", err)
+	}
+	var members []Member
+	for _, kv := range resp.Kvs {
+		var n node
+		if json.Unmarshal(kv.Value, &n) == nil {
+			members = append(members, Member{Name: n.Name, Since: n.Since, Self: n.Name == c.name})
+		}
+	}
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	return members, nil
+}
+
+// Close implements highlander.Cluster: it ends the leases, and tells etcd so,
+// which takes three seconds at most. It closes the client if Open has made it.
+func (c *Cluster) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		<-c.closing
+		return nil
+	}
+	c.closed = true
+	c.mu.Unlock()
+	defer close(c.closing)
+	c.cancel(highlander.ErrClosed)
+	limit := time.AfterFunc(closeTimeout, c.stop)
+	defer limit.Stop()
+	c.endSessions()
+	c.tasks.Wait()
+	c.stop()
+	return c.conn.close()
+}

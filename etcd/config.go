@@ -1,0 +1,122 @@
+package etcd
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Defaults and limits.
+const (
+	DefaultTTL    = 12 * time.Second
+	DefaultPrefix = "/highlander"
+
+	minTTL     = time.Second
+	maxTTL     = time.Hour
+	maxNameLen = 128
+)
+
+// Option is a setting for New and Open.
+type Option func(*config)
+
+type config struct {
+	name   string
+	ttl    time.Duration
+	prefix string
+	log    *slog.Logger
+}
+
+// WithName sets the first part of the node's name; the host name by default.
+func WithName(name string) Option { return func(c *config) { c.name = name } }
+
+// WithTTL sets how long a lease lasts when its process has died: whole seconds;
+// DefaultTTL by default. etcd makes it longer than its election timeout.
+func WithTTL(ttl time.Duration) Option { return func(c *config) { c.ttl = ttl } }
+
+// WithPrefix sets what all keys of the cluster begin with; DefaultPrefix by
+// default. Clusters with different prefixes know nothing of each other.
+func WithPrefix(prefix string) Option { return func(c *config) { c.prefix = prefix } }
+
+// WithLogger sets the logger; slog.Default by default.
+func WithLogger(log *slog.Logger) Option { return func(c *config) { c.log = log } }
+
+// New returns a cluster on a client of the program, which Close leaves open. It
+// does not connect to anything: that begins with the first Acquire.
+//
+// The client decides how fast the loss of a connection is noticed: set
+// DialKeepAliveTime and DialKeepAliveTimeout, and give all members as Endpoints,
+// so that a member that hangs is not asked for long.
+func New(client *clientv3.Client, opts ...Option) (*Cluster, error) {
+	if client == nil {
+		return nil, errors.New("etcd: the client is nil")
+	}
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, fmt.Errorf("etcd: %w", err)
+	}
+	return newCluster(cfg, &connection{client: client}), nil
+}
+
+func newConfig(opts []Option) (config, error) {
+	cfg := config{ttl: DefaultTTL, prefix: DefaultPrefix}
+	for _, opt := range opts {
+		opt(&cfg)
+	}
+	if cfg.name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return cfg, fmt.Errorf("no name is given and the host name is not known: %w", err)
+		}
+		cfg.name = host
+	}
+	if cfg.log == nil {
+		cfg.log = slog.Default()
+	}
+	return cfg, cmp.Or(checkName(cfg.name), checkTTL(cfg.ttl), checkPrefix(cfg.prefix))
+}
+
+func checkName(name string) error {
+	switch {
+	case len(name) > maxNameLen:
+		return fmt.Errorf("name has %d bytes; at most %d are allowed", len(name), maxNameLen)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("name %q is not UTF-8", name)
+	case strings.ContainsFunc(name, func(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }):
+		return fmt.Errorf("name %q: '#', spaces and control characters are not allowed", name)
+	}
+	return nil
+}
+
+func checkTTL(ttl time.Duration) error {
+	if ttl < minTTL || ttl > maxTTL || ttl%time.Second != 0 {
+		return fmt.Errorf("TTL %v: whole seconds from %v to %v are allowed", ttl, minTTL, maxTTL)
+	}
+	return nil
+}
+
+func checkPrefix(prefix string) error {
+	switch {
+	case prefix == "" || strings.HasSuffix(prefix, "/"):
+		return fmt.Errorf("prefix %q: it must not be empty or end with a slash, such as %s", prefix, DefaultPrefix)
+	case len(prefix) > maxNameLen:
+		return fmt.Errorf("prefix has %d bytes; at most %d are allowed", len(prefix), maxNameLen)
+	}
+	return nil
+}
+
+// joinName makes the name of a node, unique per start.
+func joinName(name string) string {
+	var seed [8]byte
+	rand.Read(seed[:])
+	return name + "#" + hex.EncodeToString(seed[:])
+}

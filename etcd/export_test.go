@@ -1,0 +1,65 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Crash ends the node as SIGKILL ends a process: nothing is released.
+func (c *Cluster) Crash() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	defer close(c.closing)
+	c.stop() // before anything could be said
+	c.cancel(errors.New("crashed"))
+	for _, s := range c.sessions {
+		s.book.Close()
+	}
+	c.tasks.Wait()
+	c.conn.close()
+}
+
+// KnownWaiting returns how many claims wait for an id, as this node sees it, and
+// whether it is up to date.
+func (c *Cluster) KnownWaiting(ctx context.Context, id string) (int, error) {
+	resp, err := c.get(ctx, c.keys.all(), clientv3.WithPrefix())
+	if err != nil {
+		return 0, err
+	}
+	seen := newView(c.keys, c.cfg.ttl)
+	seen.load(resp.Kvs, resp.Header.Revision, 0)
+	e := seen.id(id)
+	waiting := 0
+	for at := range e.claims {
+		if !e.record.of(at) {
+			waiting++
+		}
+	}
+	return waiting, nil
+}
+
+// Lease returns the lease of the session, for tests that harm it.
+func (c *Cluster) Lease() clientv3.LeaseID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current == nil {
+		return 0
+	}
+	return c.current.id
+}
+
+// ClaimKeys returns the keys under which this process claims an id.
+func (c *Cluster) ClaimKeys(id string) (keys []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for at := range c.claims[id] {
+		keys = append(keys, c.keys.claim(at))
+	}
+	return keys
+}
+
+// RecordKey returns the key of the record of an id.
+func (c *Cluster) RecordKey(id string) string { return c.keys.held(id) }

@@ -1,0 +1,155 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// connection is the client: the program's, or one that is made when it is needed
+// first. Making it can fail for want of a server, as a password is exchanged for
+// a token.
+type connection struct {
+	dial func() (*clientv3.Client, error) // nil: the client is the program's
+
+	mu     sync.Mutex
+	client *clientv3.Client
+	closed bool
+}
+
+var errConnectionClosed = errors.New("the connection is closed")
+
+func (c *connection) get() (*clientv3.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errConnectionClosed
+	}
+	if c.client == nil {
+		client, err := c.dial()
+		if err != nil {
+			return nil, err
+		}
+		c.client = client
+	}
+	return c.client, nil
+}
+
+// renew makes a new client the next time, with the password that is in the file
+// then. The program's client is left alone.
+func (c *connection) renew(old *clientv3.Client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dial == nil || c.client != old || c.closed {
+		return
+	}
+	c.client.Close()
+	c.client = nil
+}
+
+func (c *connection) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.dial == nil || c.client == nil {
+		return nil
+	}
+	return c.client.Close()
+}
+
+type request func(context.Context, *clientv3.Client) error
+
+// try makes a request once, for a limited time.
+func (c *Cluster) try(ctx context.Context, limit time.Duration, do request) error {
+	client, err := c.conn.get()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err = clientv3.ContextError(ctx, do(ctx, client))
+	if errors.Is(err, rpctypes.ErrAuthFailed) {
+		c.conn.renew(client)
+	}
+	return err
+}
+
+// insist makes a request until it succeeds or ctx ends; the error is then its
+// cause. It is for requests that may be made twice: an answer may be lost.
+func (c *Cluster) insist(ctx context.Context, do request) error {
+	for wait := (backoff{}); ; {
+		err := c.try(ctx, c.requestTimeout(), do)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		c.log.Debug("etcd: a request has failed", "error", err)
+		if !wait.sleep(ctx) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// requestTimeout is how long a request may take before it is made again, perhaps
+// to another member.
+func (c *Cluster) requestTimeout() time.Duration {
+	return min(max(c.cfg.ttl/4, time.Second), 5*time.Second)
+}
+
+// backoff is how long to wait before the next try: longer each time, up to a
+// second, and not the same for all.
+type backoff struct{ last time.Duration }
+
+const (
+	firstBackoff = 20 * time.Millisecond
+	maxBackoff   = time.Second
+)
+
+// sleep returns false if ctx has ended.
+func (b *backoff) sleep(ctx context.Context) bool {
+	b.last = min(max(2*b.last, firstBackoff), maxBackoff)
+	return sleep(ctx, b.last/2+rand.N(b.last/2))
+}
+
+// sleep returns false if ctx ends before d has passed.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// outage says once that etcd cannot be used, and once that it can again.
+type outage struct {
+	log  *slog.Logger
+	down bool
+	at   time.Duration
+}
+
+func (o *outage) failed(err error) {
+	if o.down {
+		o.log.Debug("etcd: still no success", "error", err)
+		return
+	}
+	o.down, o.at = true, now()
+	o.log.Warn("etcd cannot be used; trying again", "error", err)
+}
+
+func (o *outage) over() {
+	if o.down {
+		o.down = false
+		o.log.Info("etcd can be used again", "after", (now() - o.at).Round(10*time.Millisecond))
+	}
+}

@@ -1,0 +1,325 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"highlander"
+	"highlander/internal/lease"
+)
+
+// session is a lease in etcd, to which the claims of this process are attached.
+// There is one at a time that can be used; when it is lost, another one takes its
+// place, and this one lasts until the last child that ran under it has stopped.
+type session struct {
+	id    clientv3.LeaseID
+	terms lease.Terms // as the server has granted them
+	book  *lease.Book
+
+	ctx context.Context // ends with the session
+	end context.CancelCauseFunc
+
+	// sent is when the last renewal was sent that succeeded. The lock of the
+	// cluster guards it.
+	sent   time.Duration
+	gone   bool // the server does not know the lease any more
+	claims int  // that are not given up
+}
+
+var (
+	errSessionOver  = errors.New("the session is over")
+	errLeaseGone    = errors.New("the lease of this process has run out or was revoked")
+	errLateRenewals = errors.New("the lease could not be renewed in time")
+)
+
+// session waits for a session that can be used.
+func (c *Cluster) session(ctx context.Context) (*session, error) {
+	for {
+		c.mu.Lock()
+		s, renewed := c.current, c.renewed
+		c.mu.Unlock()
+		if s != nil {
+			return s, nil
+		}
+		select {
+		case <-renewed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-c.ctx.Done():
+			return nil, context.Cause(c.ctx)
+		}
+	}
+}
+
+func (c *Cluster) setSession(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current = s
+	if s != nil {
+		c.sessions[s.id] = s
+	}
+	close(c.renewed)
+	c.renewed = make(chan struct{})
+}
+
+// keepSessions opens a session whenever there is none, until Close.
+func (c *Cluster) keepSessions() {
+	defer c.tasks.Done()
+	trouble := &outage{log: c.log}
+	for wait := (backoff{}); c.ctx.Err() == nil; {
+		s, err := c.openSession()
+		if err != nil {
+			if c.ctx.Err() == nil {
+				trouble.failed(err)
+				wait.sleep(c.ctx)
+			}
+			continue
+		}
+		wait = backoff{}
+		trouble.over()
+		c.log.Debug("the session has begun", "lease", fmt.Sprintf("%016x", uint64(s.id)), "ttl", s.terms.TTL)
+		c.setSession(s)
+		err = c.keep(s, trouble)
+		c.setSession(nil)
+		c.endSession(s, err)
+	}
+}
+
+func (c *Cluster) openSession() (*session, error) {
+	sent := now()
+	var grant *clientv3.LeaseGrantResponse
+	err := c.try(c.ctx, c.requestTimeout(), func(ctx context.Context, client *clientv3.Client) (err error) {
+		grant, err = client.Grant(ctx, int64(c.cfg.ttl/time.Second))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get a lease: %w", err)
+	}
+	s := &session{id: grant.ID, terms: termsOf(time.Duration(grant.TTL) * time.Second), book: lease.NewBook(now, c.log), sent: sent}
+	if err := c.enrol(s); err != nil {
+		c.revoke(s)
+		return nil, err
+	}
+	if s.terms.TTL > c.cfg.ttl {
+		c.log.Info("the server does not grant so short a TTL", "ttl", c.cfg.ttl, "granted", s.terms.TTL)
+	}
+	s.ctx, s.end = context.WithCancelCause(c.ctx)
+	return s, nil
+}
+
+// enrol writes the key of the process, and waits for the view, without which
+// nothing can be acquired.
+func (c *Cluster) enrol(s *session) error {
+	raw, err := json.Marshal(node{Name: c.name, Since: time.Now(), TTL: s.terms.TTL.String()})
+	if err != nil {
+		return err
+	}
+	err = c.try(c.ctx, c.requestTimeout(), func(ctx context.Context, client *clientv3.Client) error {
+		_, err := client.Put(ctx, c.keys.node(s.id), string(raw), clientv3.WithLease(s.id))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write the key of this node: %w", err)
+	}
+	timer := time.NewTimer(s.terms.TTL / 2)
+	defer timer.Stop()
+	select {
+	case <-c.loaded:
+		return nil
+	case <-timer.C:
+		return errors.New("the keys could not be read")
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
+	}
+}
+
+// keep renews the lease until that fails for too long, or the server does not
+// know it any more.
+func (c *Cluster) keep(s *session, trouble *outage) error {
+	due := s.sent + s.terms.Every
+	for wait := (backoff{}); ; {
+		if !sleep(c.ctx, due-now()) {
+			return context.Cause(c.ctx)
+		}
+		sent := now()
+		err := c.renew(s, sent)
+		switch {
+		case err == nil && now()-s.sent <= acceptWithin(s.terms.TTL):
+			trouble.over()
+			wait = backoff{}
+			c.accept(s, sent)
+			due = sent + s.terms.Every
+			continue
+		case c.ctx.Err() != nil:
+			return context.Cause(c.ctx)
+		case errors.Is(err, rpctypes.ErrLeaseNotFound):
+			return errLeaseGone
+		case err != nil:
+			trouble.failed(err)
+		}
+		if now()-s.sent > acceptWithin(s.terms.TTL) {
+			return errLateRenewals
+		}
+		wait.sleep(c.ctx)
+		due = 0
+	}
+}
+
+func (c *Cluster) accept(s *session, sent time.Duration) {
+	c.mu.Lock()
+	s.sent = sent
+	c.mu.Unlock()
+	s.book.RenewAll(s.terms.Until(sent))
+}
+
+// renew renews the lease, and sees that the claims of what is held are there: the
+// lease may live on while somebody has deleted a claim, and the watch that would
+// tell may hang. Both are answered by a majority of the members.
+func (c *Cluster) renew(s *session, sent time.Duration) error {
+	held := c.heldClaims(s)
+	return c.try(c.ctx, max(s.terms.TTL/8, 250*time.Millisecond), func(ctx context.Context, client *clientv3.Client) error {
+		there, err := client.Get(ctx, c.keys.claims(s.id), clientv3.WithPrefix(), clientv3.WithKeysOnly())
+		if err != nil {
+			return fmt.Errorf("read the claims: %w", err)
+		}
+		ttl, err := keepAlive(ctx, client, s.id)
+		if err != nil {
+			return fmt.Errorf("renew the lease: %w", err)
+		}
+		if ttl < s.terms.TTL {
+			return fmt.Errorf("renew the lease: it was %v, and would be %v", s.terms.TTL, ttl)
+		}
+		created := map[string]int64{}
+		for _, kv := range there.Kvs {
+			created[string(kv.Key)] = kv.CreateRevision
+		}
+		for _, cl := range held {
+			if created[c.keys.claim(cl.ref)] != cl.created {
+				cl.lease.Lose(highlander.ErrLeaseLost)
+			}
+		}
+		return nil
+	})
+}
+
+// heldClaims returns the claims of a session whose leases are held now.
+func (c *Cluster) heldClaims(s *session) (held []*claim) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, claims := range c.claims {
+		for _, cl := range claims {
+			if cl.s == s && cl.lease != nil && !cl.leaving {
+				held = append(held, cl)
+			}
+		}
+	}
+	return held
+}
+
+// keepAlive renews a lease once. The client's KeepAliveOnce would ask again and
+// again, without a pause, while a member is away.
+func keepAlive(ctx context.Context, client *clientv3.Client, id clientv3.LeaseID) (time.Duration, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := pb.NewLeaseClient(client.ActiveConnection()).LeaseKeepAlive(ctx)
+	if err != nil {
+		return 0, clientv3.ContextError(ctx, err)
+	}
+	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil {
+		return 0, clientv3.ContextError(ctx, err)
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		return 0, clientv3.ContextError(ctx, err)
+	}
+	if resp.TTL <= 0 {
+		return 0, rpctypes.ErrLeaseNotFound
+	}
+	return time.Duration(resp.TTL) * time.Second, nil
+}
+
+// endSession ends a session that was lost, or that Close ends. What is held goes
+// on for as long as it is certainly safe, unless the lease is gone.
+func (c *Cluster) endSession(s *session, err error) {
+	if c.ctx.Err() == nil {
+		c.log.Warn("the session was lost; beginning another", "error", err)
+	}
+	c.mu.Lock()
+	s.gone = errors.Is(err, errLeaseGone)
+	s.end(errSessionOver)
+	idle := c.forgetSession(s)
+	c.mu.Unlock()
+	if errors.Is(err, errLeaseGone) {
+		s.book.LoseAll(highlander.ErrLeaseLost)
+	}
+	if idle && c.ctx.Err() == nil {
+		c.revoke(s)
+	}
+}
+
+// forgetSession removes a session that is over and has no claims any more, and
+// returns whether its lease is to be revoked. The caller has the lock.
+func (c *Cluster) forgetSession(s *session) (revoke bool) {
+	if s.ctx.Err() == nil || s.claims > 0 || c.sessions[s.id] == nil {
+		return false
+	}
+	if c.closed { // Close does it
+		return false
+	}
+	delete(c.sessions, s.id)
+	return !s.gone
+}
+
+// revoke tells etcd, once, that the lease is not needed any more; else it runs
+// out.
+func (c *Cluster) revoke(s *session) {
+	err := c.try(c.work, c.requestTimeout(), func(ctx context.Context, client *clientv3.Client) error {
+		_, err := client.Revoke(ctx, s.id)
+		return err
+	})
+	if err != nil {
+		c.log.Debug("the lease was not revoked; it will run out", "error", err)
+	}
+}
+
+// endSessions is the part of Close that tells etcd: first that the holders are no
+// more, and then that nothing is waited for.
+func (c *Cluster) endSessions() {
+	c.mu.Lock()
+	var held []*claim
+	sessions := make([]*session, 0, len(c.sessions))
+	for _, s := range c.sessions {
+		sessions = append(sessions, s)
+	}
+	for _, claims := range c.claims {
+		for _, cl := range claims {
+			if cl.lease != nil {
+				held = append(held, cl)
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, s := range sessions {
+		s.book.Close()
+	}
+	done := make(chan struct{}, len(held))
+	for _, cl := range held {
+		go func() {
+			cl.giveUp(c.work)
+			done <- struct{}{}
+		}()
+	}
+	for range held {
+		<-done
+	}
+	for _, s := range sessions {
+		c.revoke(s)
+	}
+}

@@ -1,0 +1,78 @@
+package etcd
+
+import "time"
+
+// Nobody is told afterwards whether a lease has run out or was revoked: the claim
+// is gone either way. So those who wait look at what is left of the lease of the
+// holder while it is there. When they have seen that less than its grace was
+// left, no renewal counts any more (a holder does not accept one that comes so
+// late), and its child ends with what was left, whatever becomes of the lease.
+
+// Shares of the TTL.
+const (
+	graceShare  = 4  // within the last quarter a renewal does not count
+	acceptSlack = 25 // 4 % for clocks that run at different rates
+)
+
+// graceOf returns how much of a lease is left at least when its holder accepts a
+// renewal.
+func graceOf(ttl time.Duration) time.Duration { return ttl / graceShare }
+
+// acceptWithin returns how long after the sending of the last renewal that
+// succeeded the answer to the next one may come.
+func acceptWithin(ttl time.Duration) time.Duration { return ttl - graceOf(ttl) - ttl/acceptSlack }
+
+// Steps of looking, as shares of the TTL.
+const (
+	lookShare  = 8  // as a rule
+	closeShare = 40 // where it matters
+)
+
+// sighting is what was seen of the lease of a holder, by the clock of the one who
+// looks.
+type sighting struct {
+	ttl time.Duration
+
+	seen   bool
+	sent   time.Duration // of the last question
+	left   int64         // the last answer
+	latest time.Duration // the lease runs out no later, unless it is renewed after the last answer
+	pinned bool          // latest is more exact than a second
+	final  bool          // no renewal counts any more: latest stands
+}
+
+// observe takes the answer to how many whole seconds were left of the lease. That
+// was true at some moment between the sending of the question and the receipt of
+// the answer, and up to a second more was left. Of a lease that is gone or going
+// (left is negative) nothing is known.
+func (s *sighting) observe(sent, received time.Duration, left int64) {
+	if s.final || left < 0 {
+		return
+	}
+	most := time.Duration(left+1) * time.Second
+	latest := received + most
+	pinned := false
+	if s.seen && most <= s.ttl-(received-s.sent) { // a renewal in between would have left more
+		latest = min(latest, s.latest)
+		pinned = s.pinned || left < s.left && received-s.sent < 3*s.quick()
+	}
+	s.seen, s.sent, s.left, s.latest, s.pinned = true, sent, left, latest, pinned
+	s.final = latest-sent <= graceOf(s.ttl)
+}
+
+func (s *sighting) quick() time.Duration { return max(s.ttl/closeShare, 50*time.Millisecond) }
+
+// next returns when to look again, counted from the last answer: seldom while the
+// holder renews its lease as it should; then in quick succession until the seconds
+// left have fallen by one, which tells to the fraction when the lease runs out;
+// and once more in the last quarter.
+func (s *sighting) next() time.Duration {
+	overdue := s.seen && time.Duration(s.left+1)*time.Second <= s.ttl*6/10
+	switch {
+	case s.final || !overdue:
+		return s.ttl / lookShare
+	case s.pinned:
+		return max(s.latest-graceOf(s.ttl)-s.sent, s.quick())
+	}
+	return s.quick()
+}

@@ -1,0 +1,222 @@
+package etcd
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// view is what this process has seen of the keys of the cluster, in the order in
+// which they were written. It has no locks and no clock of its own.
+type view struct {
+	keys     keys
+	ttl      time.Duration // of this process: for records that cannot be read
+	revision int64         // of the newest event
+	ids      map[string]*entry
+}
+
+// entry is what was seen of an id.
+type entry struct {
+	claims map[claimRef]int64 // by create revision
+
+	record   record // the last one that could be read
+	known    bool   // there was one
+	revision int64  // of the key, whatever is in it; zero: there is none
+	floor    uint64 // the highest token
+
+	// When it was first seen that the record says held and the claim is gone.
+	orphaned   bool
+	orphanedAt time.Duration
+
+	// Somebody has deleted or overwritten the record of a holder, whose child may
+	// be running until then.
+	notBefore time.Duration
+
+	changed chan struct{} // closed at the next change
+}
+
+func newView(k keys, ttl time.Duration) *view {
+	return &view{keys: k, ttl: ttl, ids: map[string]*entry{}}
+}
+
+// id returns the entry of id, which is new if nothing was seen of it.
+func (v *view) id(id string) *entry {
+	e := v.ids[id]
+	if e == nil {
+		e = &entry{claims: map[claimRef]int64{}, changed: make(chan struct{})}
+		v.ids[id] = e
+	}
+	return e
+}
+
+// load takes all keys as they were at a revision, and returns the ids that have
+// changed since.
+func (v *view) load(kvs []*mvccpb.KeyValue, revision int64, now time.Duration) []string {
+	there := map[string]bool{}
+	for _, kv := range kvs {
+		there[string(kv.Key)] = true
+	}
+	changed := map[string]bool{}
+	for id, e := range v.ids {
+		for at := range e.claims {
+			if !there[v.keys.claim(at)] {
+				v.deleted(v.keys.claim(at), now, changed)
+			}
+		}
+		if e.revision != 0 && !there[v.keys.held(id)] {
+			v.deleted(v.keys.held(id), now, changed)
+		}
+	}
+	// The claims first: a record without its claim is an orphan.
+	for _, kv := range kvs {
+		v.putClaim(kv, changed)
+	}
+	for _, kv := range kvs {
+		v.putRecord(kv, now, changed)
+	}
+	v.revision = revision
+	return v.publish(changed, now)
+}
+
+// event is a change of a key. A key that was deleted has no value.
+type event struct {
+	kv      *mvccpb.KeyValue
+	deleted bool
+}
+
+// apply takes events, in their order, and returns the ids they are about.
+func (v *view) apply(events []event, now time.Duration) []string {
+	changed := map[string]bool{}
+	for _, ev := range events {
+		if ev.deleted {
+			v.deleted(string(ev.kv.Key), now, changed)
+		} else {
+			v.putClaim(ev.kv, changed)
+			v.putRecord(ev.kv, now, changed)
+		}
+		v.revision = max(v.revision, ev.kv.ModRevision)
+	}
+	return v.publish(changed, now)
+}
+
+func (v *view) putClaim(kv *mvccpb.KeyValue, changed map[string]bool) {
+	at, ok := v.keys.parseClaim(string(kv.Key))
+	if !ok {
+		return
+	}
+	if e := v.id(at.id); e.claims[at] != kv.CreateRevision {
+		e.claims[at] = kv.CreateRevision
+		changed[at.id] = true
+	}
+}
+
+func (v *view) putRecord(kv *mvccpb.KeyValue, now time.Duration, changed map[string]bool) {
+	id, ok := v.keys.parseHeld(string(kv.Key))
+	if !ok {
+		return
+	}
+	e := v.id(id)
+	if e.revision == kv.ModRevision {
+		return
+	}
+	changed[id] = true
+	e.revision = kv.ModRevision
+	r, err := parseRecord(id, kv)
+	if err != nil { // by hand: somebody may hold the id
+		e.harmed(now, v.ttl)
+		return
+	}
+	if r.Token <= e.record.Token && r.at != e.record.at {
+		e.harmed(now, v.ttl) // no record of ours follows one with a higher token
+	}
+	if r.State == stateReleased && r.Token >= e.floor {
+		e.notBefore = 0 // this is the word that was waited for
+	}
+	e.record, e.known = r, true
+	e.floor = max(e.floor, r.Token)
+	e.orphaned = false // it is looked at again in publish
+}
+
+func (v *view) deleted(key string, now time.Duration, changed map[string]bool) {
+	if at, ok := v.keys.parseClaim(key); ok {
+		if e := v.ids[at.id]; e != nil {
+			delete(e.claims, at)
+			changed[at.id] = true
+		}
+	}
+	if id, ok := v.keys.parseHeld(key); ok {
+		if e := v.ids[id]; e != nil {
+			e.revision = 0
+			e.harmed(now, v.ttl)
+			changed[id] = true
+		}
+	}
+}
+
+// harmed is called when the record is replaced by hand: its holder, if there is
+// one, may have a child that runs.
+func (e *entry) harmed(now, ttl time.Duration) {
+	switch {
+	case !e.known: // of a holder that was never seen
+		e.notBefore = max(e.notBefore, now+ttl)
+	case e.record.State == stateHeld:
+		e.notBefore = max(e.notBefore, now+e.record.ttl)
+	}
+}
+
+// publish wakes those who wait for the ids.
+func (v *view) publish(changed map[string]bool, now time.Duration) []string {
+	for id := range changed {
+		e := v.ids[id]
+		orphaned := e.known && e.record.State == stateHeld && !e.holderIsThere()
+		if orphaned && !e.orphaned {
+			e.orphanedAt = now
+		}
+		e.orphaned = orphaned
+		close(e.changed)
+		e.changed = make(chan struct{})
+	}
+	return slices.Collect(maps.Keys(changed))
+}
+
+// holderIsThere says whether the claim of the holder is there.
+func (e *entry) holderIsThere() bool {
+	_, there := e.claims[e.record.at]
+	return there
+}
+
+// isFree says whether nobody has the id, or waits for it, or may have a child that
+// runs.
+func (e *entry) isFree(now time.Duration) bool {
+	return len(e.claims) == 0 && now >= e.notBefore && !(e.known && e.record.State == stateHeld)
+}
+
+// isNext says whether at is the oldest claim of those that wait.
+func (e *entry) isNext(at claimRef) bool {
+	mine := e.claims[at]
+	for other, created := range e.claims {
+		if created < mine && !e.record.of(other) {
+			return false
+		}
+	}
+	return true
+}
+
+// opensAt returns when the id may be taken by the claim that is next, as far as
+// is known; ok is false while its holder is there. seen is what was seen of the
+// lease of the holder, nil if nothing.
+func (e *entry) opensAt(seen *sighting) (at time.Duration, ok bool) {
+	if !e.known || e.record.State == stateReleased {
+		return e.notBefore, true
+	}
+	if !e.orphaned {
+		return 0, false
+	}
+	at = e.orphanedAt + e.record.ttl
+	if seen != nil && seen.final {
+		at = min(at, seen.latest)
+	}
+	return max(at, e.notBefore), true
+}

@@ -1,0 +1,74 @@
+package kubernetestest
+
+import (
+	"context"
+	"fmt"
+
+	authentication "k8s.io/api/authentication/v1"
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+)
+
+// AdminConfig is for a client that may do everything, as fast as it likes.
+func (s *Server) AdminConfig() *rest.Config { return s.config(s.token) }
+
+func (s *Server) config(token string) *rest.Config {
+	return &rest.Config{
+		Host:            s.Host(),
+		BearerToken:     token,
+		TLSClientConfig: rest.TLSClientConfig{CAData: s.ca},
+		QPS:             -1,
+	}
+}
+
+// Namespace makes a namespace of its own and returns its name.
+func (s *Server) Namespace(ctx context.Context) (string, error) {
+	admin, err := kubernetes.NewForConfig(s.AdminConfig())
+	if err != nil {
+		return "", fmt.Errorf("kubernetestest: %w", err)
+	}
+	made, err := admin.CoreV1().Namespaces().Create(ctx,
+		&core.Namespace{ObjectMeta: meta.ObjectMeta{GenerateName: "test-"}}, meta.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("kubernetestest: make a namespace: %w", err)
+	}
+	return made.Name, nil
+}
+
+// Account makes a service account, which may do nothing until it is bound to a
+// role, and returns what a client needs to be it. When the service account is
+// deleted, the server takes up to ten seconds to forget its credentials.
+func (s *Server) Account(ctx context.Context, namespace, name string) (*rest.Config, error) {
+	admin, err := kubernetes.NewForConfig(s.AdminConfig())
+	if err != nil {
+		return nil, fmt.Errorf("kubernetestest: %w", err)
+	}
+	accounts := admin.CoreV1().ServiceAccounts(namespace)
+	if _, err := accounts.Create(ctx, &core.ServiceAccount{ObjectMeta: meta.ObjectMeta{Name: name}}, meta.CreateOptions{}); err != nil {
+		return nil, fmt.Errorf("kubernetestest: make an account: %w", err)
+	}
+	token, err := accounts.CreateToken(ctx, name, &authentication.TokenRequest{}, meta.CreateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("kubernetestest: make a token: %w", err)
+	}
+	return s.config(token.Status.Token), nil
+}
+
+// WriteKubeconfig writes a kubeconfig file for a client.
+func WriteKubeconfig(path string, account *rest.Config, namespace string) error {
+	const name = "highlander"
+	err := clientcmd.WriteToFile(api.Config{
+		Clusters:       map[string]*api.Cluster{name: {Server: account.Host, CertificateAuthorityData: account.CAData}},
+		AuthInfos:      map[string]*api.AuthInfo{name: {Token: account.BearerToken}},
+		Contexts:       map[string]*api.Context{name: {Cluster: name, AuthInfo: name, Namespace: namespace}},
+		CurrentContext: name,
+	}, path)
+	if err != nil {
+		return fmt.Errorf("kubernetestest: write %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,66 @@
+//go:build unix
+
+package kubernetestest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// process is a server that runs.
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+// start starts a program whose output is appended to a file. A goroutine with a
+// thread of its own does that and waits for the end, because the parent's death
+// that the server ends with is that of the thread.
+func start(log, program string, args ...string) (*process, error) {
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = out.Close() }()
+	p := &process{cmd: exec.Command(program, args...), ended: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = out, out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	endWithParent(p.cmd.SysProcAttr)
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = p.cmd.Wait() // its end is told by ended, whatever its exit code
+			close(p.ended)
+		}
+	}()
+	return p, <-started
+}
+
+func (p *process) kill() error { return p.cmd.Process.Kill() }
+func (p *process) thaw() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
+// freeze returns when the process has stopped, which it does a moment after the
+// signal.
+func (p *process) freeze() error {
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		state, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(p.cmd.Process.Pid)).Output()
+		if err != nil {
+			return fmt.Errorf("ask for the state of the server: %w", err)
+		}
+		if strings.HasPrefix(string(state), "T") {
+			return nil
+		}
+	}
+}
