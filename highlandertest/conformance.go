@@ -59,8 +59,8 @@ type check struct {
 
 // TestCluster checks that an engine behaves as highlander.Cluster says. The
 // checks under Leases share one cluster of three nodes; those under Nodes,
-// which end nodes, and Expiry, for engines whose leases run out, get a cluster
-// each. newFixture makes an empty cluster, which
+// which end nodes, Expiry, for engines whose leases run out, and Server, for those
+// that keep them on a server, get a cluster each. newFixture makes an empty cluster, which
 // must not meet an earlier one (another schema, prefix, port), and cleans up
 // after it with t.Cleanup; when that has run, no goroutine may be left that was
 // not there before newFixture. So TestCluster must not run in parallel with
@@ -84,6 +84,15 @@ func TestCluster(t *testing.T, newFixture func(t *testing.T) Fixture) {
 			t.Skip("Fixture.TTL is zero: the leases of this engine do not run out")
 		}
 		for _, check := range expiryChecks {
+			t.Run(check.name, func(t *testing.T) { check.run(open(t, newFixture)) })
+		}
+	})
+	t.Run("Server", func(t *testing.T) {
+		server := newFixture(t).Server
+		if server == nil {
+			t.Skip("Fixture.Server is nil: this engine keeps its leases on no server")
+		}
+		for _, check := range serverChecks(server) {
 			t.Run(check.name, func(t *testing.T) { check.run(open(t, newFixture)) })
 		}
 	})
@@ -138,6 +147,24 @@ var expiryChecks = []check{
 	{"StopWithin that does not fit is refused", longStopRefused},
 	{"a holder that is cut off is told in time", cutHolderTold},
 	{"a node that is cut off gets nothing", cutMinority},
+}
+
+// serverChecks are those for a server, with one for each harm that can be done.
+func serverChecks(server *Server) []check {
+	checks := []check{
+		{"a short hang of the server costs no lease", shortHang},
+		{"a short restart of the server costs no lease", shortRestart},
+		{"the server restarts", serverRestarts},
+		{"the server hangs", serverHangs},
+		{"the credentials are denied", credentialsDenied},
+		{"what the holder sends is lost", holderUnheard},
+		{"what the holder is sent is lost", holderDeaf},
+		{"what a waiter is sent is lost", waiterDeaf},
+	}
+	for i := range server.Harm {
+		checks = append(checks, check{"harm to a lease: " + server.Harm[i].Name, func(s *script) { harmed(s.fixture.Server.Harm[i])(s) }})
+	}
+	return checks
 }
 
 // open starts a script with a cluster of its own, with nodes a, b and c. At the

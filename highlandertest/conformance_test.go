@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"highlander"
@@ -25,11 +26,20 @@ func TestConformance(t *testing.T) {
 	if !ok {
 		TestCluster(t, memory)
 		t.Run("Expiring", func(t *testing.T) { TestCluster(t, expiring) })
+		t.Run("Virtual", func(t *testing.T) {
+			virtually(t, "Expiry", expiryChecks, onServer(sound))
+			virtually(t, "Server", serverChecks(onServer(sound)(t).Server), onServer(sound))
+		})
 		return
 	}
 	patience = 2 * time.Second // these engines keep one waiting
 	for _, engine := range brokenEngines {
 		if engine.name == name {
+			if strings.HasPrefix(engine.check, "Server/") {
+				broken := func(t *testing.T) Fixture { return engine.spoil(Fixture{}) }
+				virtually(t, "Server", serverChecks(broken(t).Server), broken)
+				return
+			}
 			good := memory
 			if strings.HasPrefix(engine.check, "Expiry/") {
 				good = expiring
@@ -39,6 +49,17 @@ func TestConformance(t *testing.T) {
 		}
 	}
 	t.Fatalf("%s=%q: no such engine", engineVar, name)
+}
+
+// virtually runs a group of checks, each in a bubble of virtual time.
+func virtually(t *testing.T, group string, checks []check, newFixture func(*testing.T) Fixture) {
+	t.Run(group, func(t *testing.T) {
+		for _, check := range checks {
+			t.Run(check.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { check.run(open(t, newFixture)) })
+			})
+		}
+	})
 }
 
 // TestSuiteFailsBrokenEngines tests the suite: each engine is wrong in one way,
@@ -74,7 +95,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 	for _, engine := range brokenEngines {
 		fails[engine.check] = true
 	}
-	for group, checks := range map[string][]check{"Leases": leaseChecks, "Nodes": nodeChecks, "Expiry": expiryChecks} {
+	for group, checks := range map[string][]check{"Leases": leaseChecks, "Nodes": nodeChecks, "Expiry": expiryChecks, "Server": serverChecks(onServer(sound)(t).Server)} {
 		for _, check := range checks {
 			if !fails[group+"/"+check.name] {
 				t.Errorf("no broken engine fails %s/%s", group, check.name)
@@ -216,6 +237,18 @@ var brokenEngines = []brokenEngine{
 	{"Expires goes on after the loss", spoilLeases(driftAfterDone), "Expiry/a holder that is cut off is told in time", "Expires has moved"},
 	{"a node that was cut off is lost", cutForEver, "Expiry/a holder that is cut off is told in time", "waited in vain: 1 wait for"},
 	{"a node that is cut off elects itself", cutForItself, "Expiry/a node that is cut off gets nothing", "two holders"},
+
+	{"an error is taken for a loss", served(losesOnError), "Server/a short restart of the server costs no lease", "Done is closed"},
+	{"an answer that takes long is taken for a loss", served(losesSoon), "Server/a short hang of the server costs no lease", "Done is closed"},
+	{"a wait ends with the first error", served(givesUpWaiting), "Server/the server restarts", "waited in vain: somebody holds"},
+	{"a holder is told late", served(tellsLate), "Server/the server hangs", "before it runs out, want StopWithin"},
+	{"an error is taken for a renewal", served(neverLoses), "Server/the credentials are denied", "waited in vain: Done of"},
+	{"a lease counts from the answer", served(countsFromTheReply), "Server/what the holder sends is lost", "before the one under"},
+	{"a renewal counts when it is sent", served(believesInSending), "Server/what the holder is sent is lost", "waited in vain: Done of"},
+	{"a deaf waiter goes on taking", served(takesAgain), "Server/what a waiter is sent is lost", "waited in vain: somebody holds"},
+	{"a lease that was deleted is free", served(handsOverWhenHarmed), "Server/harm to a lease: deleted", "two children"},
+	{"tokens begin anew", served(forgetsTokens), "Server/harm to a lease: deleted", "token does not grow"},
+	{"a lease that was overwritten is free", served(takesForeignRows), "Server/harm to a lease: overwritten", "two children"},
 }
 
 // memory is the fixture of the in-memory cluster.

@@ -26,8 +26,8 @@ type Server struct {
 
 	// CutSend drops what a node sends to the server, and CutReceive what the
 	// server sends to the node, until mend is called; the other direction
-	// passes. New connections fare as the open ones do. What was dropped is not
-	// delivered later.
+	// passes. Connections cannot be made meanwhile, and what was dropped is not
+	// delivered later: internal/netproxy does that.
 	CutSend    func(t *testing.T, node highlander.Cluster) (mend func())
 	CutReceive func(t *testing.T, node highlander.Cluster) (mend func())
 

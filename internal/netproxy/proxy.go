@@ -123,7 +123,6 @@ func (p *Proxy) Close() {
 	p.cancel()
 	p.Break()
 	p.running.Wait()
-
 }
 
 func (p *Proxy) accept() {
