@@ -21,7 +21,8 @@ type bench struct {
 	progress *progress
 }
 
-// run makes the comparisons of one engine after those of another.
+// run makes the comparisons of one engine after those of another. Together with
+// an error it returns what could be measured, if there is something.
 func (b *bench) run(ctx context.Context) (_ *report, err error) {
 	dir, err := os.MkdirTemp("", "highlander-bench-*")
 	if err != nil {
@@ -35,17 +36,21 @@ func (b *bench) run(ctx context.Context) (_ *report, err error) {
 	}
 	rep := &report{}
 	before := load()
+	var failed []error // an engine whose server is not there does not hide the others
 	for _, engine := range engineNames() {
 		chosen := b.chosen(engine)
 		if len(chosen) == 0 {
 			continue
 		}
 		if err := b.compareOn(ctx, engine, chosen, highlander, rep); err != nil {
-			return nil, fmt.Errorf("%s: %w", engine, err)
+			failed = append(failed, fmt.Errorf("%s: %w", engine, err))
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 	}
 	rep.Load = before + " before, " + load() + " after"
-	return rep, nil
+	return rep, errors.Join(failed...)
 }
 
 func (b *bench) chosen(engine string) (chosen []comparison) {

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"highlander/kubernetes/kubernetestest"
 	"highlander/postgres/postgrestest"
 )
 
@@ -18,6 +21,25 @@ func TestPollingHandsOver(t *testing.T) {
 func TestElectionHandsOver(t *testing.T) {
 	t.Parallel()
 	handsOver(t, candidacy{Peer: election, URL: startServer(t, "etcd"), TTL: 2 * time.Second}, (*contest).graceful, (*contest).killed)
+}
+
+func TestLeaderElectionHandsOver(t *testing.T) {
+	kubernetestest.Need(t)
+	t.Parallel()
+	of := candidacy{Peer: leaderElection, URL: startServer(t, "kubernetes")}
+	handsOver(t, of, (*contest).graceful, (*contest).graceful) // not killed, which takes 16 s
+	of.ID = testID
+	if err := deleteLease(of); err != nil {
+		t.Fatal(err)
+	}
+	leases, err := leasesOf(of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := leases.List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(left.Items) > 0 {
+		t.Errorf("left behind: %v, %v", left.Items, err)
+	}
 }
 
 func startServer(t *testing.T, engine string) (url string) {
@@ -34,11 +56,13 @@ func startServer(t *testing.T, engine string) (url string) {
 	return s.url
 }
 
+const testID = "bench-test"
+
 // handsOver makes rounds of measurements and expects each to end with another
 // leader.
 func handsOver(t *testing.T, of candidacy, rounds ...func(*contest, context.Context) (time.Duration, error)) {
 	t.Helper()
-	of.ID = "bench-test"
+	of.ID = testID
 	c, err := openContest(t.Context(), of)
 	if err != nil {
 		t.Fatal(err)

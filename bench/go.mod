@@ -10,6 +10,7 @@ require (
 	golang.org/x/term v0.47.0
 	highlander v0.0.0
 	highlander/etcd v0.0.0
+	highlander/kubernetes v0.0.0
 	highlander/postgres v0.0.0
 	k8s.io/apimachinery v0.36.3
 	k8s.io/client-go v0.36.3
@@ -103,5 +104,6 @@ require (
 replace (
 	highlander => ../
 	highlander/etcd => ../etcd
+	highlander/kubernetes => ../kubernetes
 	highlander/postgres => ../postgres
 )

@@ -47,18 +47,17 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	rep, err := b.run(ctx)
 	b.progress.done()
-	if err != nil {
-		if ctx.Err() != nil {
-			err = errors.New("stopped by a signal")
+	if rep != nil && len(rep.Rows) > 0 {
+		print := rep.print
+		if asJSON {
+			print = func(w io.Writer) error { return json.NewEncoder(w).Encode(rep) }
 		}
-		return complain(stderr, exitFailure, err)
+		err = errors.Join(err, print(stdout))
 	}
-	if asJSON {
-		err = json.NewEncoder(stdout).Encode(rep)
-	} else {
-		err = rep.print(stdout)
-	}
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return complain(stderr, exitFailure, errors.New("stopped by a signal"))
+	case err != nil:
 		return complain(stderr, exitFailure, err)
 	}
 	return 0

@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/leaderelection"
@@ -116,18 +117,26 @@ func (l *leaderElector) Close() error          { return nil }
 
 // deleteLease deletes the Lease object that contestants have competed for.
 func deleteLease(of candidacy) error {
-	config, namespace, err := kubernetesConfig(of.URL)
-	if err != nil {
-		return err
-	}
-	clients, err := kubernetes.NewForConfig(config)
+	leases, err := leasesOf(of)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
 	defer cancel()
-	if err := clients.CoordinationV1().Leases(namespace).Delete(ctx, of.ID, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete the lease %s/%s: %w", namespace, of.ID, err)
+	if err := leases.Delete(ctx, of.ID, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete the lease %s: %w", of.ID, err)
 	}
 	return nil
+}
+
+func leasesOf(of candidacy) (coordination.LeaseInterface, error) {
+	config, namespace, err := kubernetesConfig(of.URL)
+	if err != nil {
+		return nil, err
+	}
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return clients.CoordinationV1().Leases(namespace), nil
 }

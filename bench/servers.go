@@ -1,9 +1,8 @@
 package main
 
 import (
-	"errors"
-
 	"highlander/etcd/etcdtest"
+	"highlander/kubernetes/kubernetestest"
 	"highlander/postgres/postgrestest"
 )
 
@@ -32,6 +31,10 @@ var servers = map[string]func() (server, error){
 		return server{s.URL(), s.Close}, nil
 	},
 	"kubernetes": func() (server, error) {
-		return server{}, errors.New("there is none that could be started; give --kubernetes URL")
+		s, err := kubernetestest.Start()
+		if err != nil {
+			return server{}, err
+		}
+		return server{s.URL(), s.Close}, nil
 	},
 }
