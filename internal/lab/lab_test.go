@@ -40,14 +40,18 @@ func faultsOfTest() int {
 	return 63
 }
 
+// labsOfTest is how many labs share these faults: enough to have most of the time
+// in common, few enough for each to have every kind.
+func labsOfTest() int { return max(1, faultsOfTest()/len(Kinds)) }
+
 func TestLabAvailable(t *testing.T) {
 	t.Parallel()
-	show(t, "available", runLab(t, "available", seed(), faultsOfTest()))
+	soak(t, "available", faultsOfTest(), labsOfTest())
 }
 
 func TestLabQuorum(t *testing.T) {
 	t.Parallel()
-	show(t, "quorum", runLab(t, "quorum", seed(), faultsOfTest()))
+	soak(t, "quorum", faultsOfTest(), labsOfTest())
 }
 
 func TestSoak(t *testing.T) {
@@ -63,7 +67,7 @@ func TestSoak(t *testing.T) {
 		if _, known := modes[mode]; !known {
 			t.Fatalf("-mode %q: available and quorum are allowed", mode)
 		}
-		t.Run(mode, func(t *testing.T) { soak(t, mode, labs) })
+		t.Run(mode, func(t *testing.T) { soak(t, mode, *faultsFlag, labs) })
 	}
 }
 
@@ -95,12 +99,12 @@ func untilDeadline(t *testing.T) (context.Context, context.CancelFunc) {
 }
 
 // soak deals the faults out to labs that run beside each other.
-func soak(t *testing.T, mode string, labs int) {
+func soak(t *testing.T, mode string, faults, labs int) {
 	records := make([]Record, labs)
 	first := seed()
 	t.Run("labs", func(t *testing.T) {
 		for i := range records {
-			share := (*faultsFlag + i) / labs
+			share := (faults + i) / labs
 			t.Run(strconv.Itoa(i), func(t *testing.T) {
 				t.Parallel()
 				records[i] = runLab(t, mode, first+uint64(i), share)
