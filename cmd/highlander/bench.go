@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -26,6 +27,7 @@ const (
 	stepTimeout = 60 * time.Second // for anything a measurement waits for
 	restBetween = 20 * time.Millisecond
 	idleFor     = 10 * time.Second
+	tidyWithin  = 10 * time.Second
 
 	// The failure detector takes so long to bury a node. Killing faster than that
 	// measures a cluster with more dead nodes than live ones.
@@ -73,7 +75,7 @@ neither address nor join.`,
 		var results *report
 		err = untilSignal(cmd.Context(), func(ctx context.Context) (err error) {
 			results, err = b.run(ctx, *only)
-			return err
+			return errors.Join(err, b.tidyUp(ctx))
 		})
 		b.progress.done()
 		if err != nil {
@@ -95,7 +97,7 @@ func (b *bench) setCluster(at endpoint) error {
 	}
 	b.benchPlan = plan
 	if !plan.own {
-		b.url = cmp.Or(plan.url, at.url)
+		b.url = at.url
 	}
 	return nil
 }
@@ -137,7 +139,8 @@ type benchPlan struct {
 	kind    benchKind
 	own     bool      // the nodes form a cluster of their own
 	mode    fleetMode // of that one
-	url     string    // for the nodes; empty: the user's
+	id      string    // what the nodes compete for, or the beginning of it
+	space   string    // of the nodes' own, on the user's server
 	cluster string    // for the report; empty: the user's URL
 
 	slowKill      bool // a kill waits for the end of a lease
@@ -155,7 +158,12 @@ const (
 	benchAvailable benchKind = 1 << iota
 	benchQuorum
 
-	benchGossip = benchAvailable | benchQuorum
+	benchServer     // clusters on servers
+	benchKubernetes // with one object an id
+
+	benchGossip  = benchAvailable | benchQuorum
+	benchServers = benchServer | benchKubernetes
+	benchAll     = benchGossip | benchServers
 )
 
 // other returns the other mode of the embedded cluster.
@@ -198,17 +206,18 @@ func (b *bench) makeable() (names []string) {
 
 func measurements() []measurement {
 	return []measurement{
-		{name: "graceful", what: "graceful hand-over, one id: child returned -> running elsewhere", kinds: benchGossip, measure: (*bench).graceful},
-		{name: "kill", what: "kill -9, one id: signal sent -> running elsewhere", kinds: benchAvailable, measure: (*bench).killed},
+		{name: "graceful", what: "graceful hand-over, one id: child returned -> running elsewhere", kinds: benchAll, measure: (*bench).graceful},
+		{name: "kill", what: "kill -9, one id: signal sent -> running elsewhere", kill: true, kinds: benchAvailable | benchServers, measure: (*bench).killed},
 		{name: "crash", what: "kill -9 and nobody to testify, one id: signal sent -> running elsewhere", slow: true, kinds: benchQuorum, measure: (*bench).killed},
-		{name: "freeze", what: "SIGSTOP of the holder: signal sent -> running elsewhere", slow: true, signals: true, kinds: benchGossip, measure: (*bench).frozen},
+		{name: "freeze", what: "SIGSTOP of the holder: signal sent -> running elsewhere", slow: true, signals: true, kinds: benchAll, measure: (*bench).frozen},
 		{name: "split", what: "netsplit: healed -> one left", slow: true, own: true, kinds: benchAvailable, measure: (*bench).healed},
 		{name: "cut", what: "holder cut off -> running on the other side", slow: true, own: true, kinds: benchQuorum, measure: (*bench).cutOff},
 		{name: "quorum-kill", what: fmt.Sprintf("kill -9 of highlander run, quorum 2 of 3, TTL %v: signal sent -> command running elsewhere, by the guard's certificate", runTTL), slow: true, own: true, signals: true, kinds: benchGossip, measure: (*bench).quorumKill},
 		{name: "quorum-kill-guard", what: "the same for highlander and its guard at once: nobody certifies it", slow: true, own: true, signals: true, kinds: benchGossip, measure: (*bench).quorumKillBoth},
-		{name: "1000", what: "1,000 ids", slow: true, kinds: benchGossip, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 1000) }},
+		{name: "100", what: "100 ids", slow: true, kinds: benchKubernetes, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 100) }},
+		{name: "1000", what: "1,000 ids", slow: true, kinds: benchGossip | benchServer, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 1000) }},
 		{name: "10000", what: "10,000 ids", slow: true, kinds: benchGossip, measure: func(b *bench, ctx context.Context, rounds int) ([]result, error) { return b.many(ctx, rounds, 10000) }},
-		{name: "idle", what: "idle node that holds many ids", kinds: benchGossip, measure: func(b *bench, ctx context.Context, _ int) ([]result, error) { return b.idle(ctx) }},
+		{name: "idle", what: "idle node that holds many ids", kinds: benchAll, measure: func(b *bench, ctx context.Context, _ int) ([]result, error) { return b.idle(ctx) }},
 		{name: "swarm", what: "50 nodes that start together, in one process: first Join -> child running, all 50 in view", slow: true, own: true, kinds: benchAvailable, measure: (*bench).swarm},
 	}
 }
@@ -247,10 +256,23 @@ func (b *bench) run(ctx context.Context, only []string) (*report, error) {
 	return rep, nil
 }
 
+// tidyUp removes what the nodes have left at the server, also after a signal.
+func (b *bench) tidyUp(ctx context.Context) error {
+	if b.cleanUp == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyWithin)
+	defer cancel()
+	if err := b.cleanUp(ctx); err != nil {
+		return fmt.Errorf("what bench has made at the server, %s, could not be removed: %w", cmp.Or(b.space, b.id), err)
+	}
+	return nil
+}
+
 // withFleet runs f in a fleet of three nodes, or of as many as there are voters.
 func (b *bench) withFleet(ctx context.Context, quiet bool, f func(*fleet) error) error {
 	fl := newFleet(b.url, quiet)
-	fl.mode = b.mode
+	fl.mode, fl.space = b.mode, b.space
 	defer fl.close()
 	if err := fl.startAll(ctx, benchNodes); err != nil {
 		return err
@@ -262,7 +284,7 @@ func (b *bench) withFleet(ctx context.Context, quiet bool, f func(*fleet) error)
 func (b *bench) repeat(ctx context.Context, rounds int, round func(context.Context, *fleet) (time.Duration, error)) ([]result, error) {
 	var figures []time.Duration
 	err := b.withFleet(ctx, false, func(f *fleet) error {
-		if err := f.order(nodeOrder{Op: opWrap, ID: benchID}, f.live()...); err != nil {
+		if err := f.order(nodeOrder{Op: opWrap, ID: b.id}, f.live()...); err != nil {
 			return err
 		}
 		for i := range rounds {
@@ -281,7 +303,7 @@ func (b *bench) repeat(ctx context.Context, rounds int, round func(context.Conte
 }
 
 func (b *bench) oneRound(ctx context.Context, f *fleet, round func(context.Context, *fleet) (time.Duration, error)) (time.Duration, error) {
-	if err := f.until(ctx, "one holder", func() bool { return f.one(benchID) != nil }); err != nil {
+	if err := f.until(ctx, "one holder", func() bool { return f.one(b.id) != nil }); err != nil {
 		return 0, err
 	}
 	if err := f.whole(ctx); err != nil {
@@ -295,36 +317,36 @@ func (b *bench) oneRound(ctx context.Context, f *fleet, round func(context.Conte
 
 func (b *bench) graceful(ctx context.Context, rounds int) ([]result, error) {
 	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
-		holder := f.one(benchID)
-		delete(holder.stopped, benchID)
-		if err := f.order(nodeOrder{Op: opStop, ID: benchID}, holder); err != nil {
+		holder := f.one(b.id)
+		delete(holder.stopped, b.id)
+		if err := f.order(nodeOrder{Op: opStop, ID: b.id}, holder); err != nil {
 			return 0, err
 		}
 		err := f.until(ctx, "the next holder", func() bool {
-			_, stopped := holder.stopped[benchID]
-			return stopped && f.one(benchID) != nil
+			_, stopped := holder.stopped[b.id]
+			return stopped && f.one(b.id) != nil
 		})
 		if err != nil {
 			return 0, err
 		}
-		next := f.one(benchID)
-		return next.running[benchID] - holder.stopped[benchID].At, f.order(nodeOrder{Op: opWrap, ID: benchID}, holder)
+		next := f.one(b.id)
+		return next.running[b.id] - holder.stopped[b.id].At, f.order(nodeOrder{Op: opWrap, ID: b.id}, holder)
 	})
 }
 
 func (b *bench) killed(ctx context.Context, rounds int) ([]result, error) {
 	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
-		holder := f.one(benchID)
+		holder := f.one(b.id)
 		at := f.kill(holder)
-		if err := f.until(ctx, "the next holder", func() bool { return f.one(benchID) != nil }); err != nil {
+		if err := f.until(ctx, "the next holder", func() bool { return f.one(b.id) != nil }); err != nil {
 			return 0, err
 		}
-		took := f.one(benchID).running[benchID] - at
+		took := f.one(b.id).running[b.id] - at
 		fresh, err := f.replace(ctx, holder)
 		if err != nil {
 			return 0, err
 		}
-		if err := f.order(nodeOrder{Op: opWrap, ID: benchID}, fresh); err != nil {
+		if err := f.order(nodeOrder{Op: opWrap, ID: b.id}, fresh); err != nil {
 			return 0, err
 		}
 		return took, f.during(ctx, b.restAfterKill)
@@ -333,48 +355,48 @@ func (b *bench) killed(ctx context.Context, rounds int) ([]result, error) {
 
 func (b *bench) frozen(ctx context.Context, rounds int) ([]result, error) {
 	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
-		holder := f.one(benchID)
+		holder := f.one(b.id)
 		at, err := f.freeze(holder)
 		if err != nil {
 			return 0, err
 		}
-		err = f.until(ctx, "the next holder", func() bool { return len(f.holders(benchID)) == 2 })
+		err = f.until(ctx, "the next holder", func() bool { return len(f.holders(b.id)) == 2 })
 		if err != nil {
 			return 0, err
 		}
-		next := f.holders(benchID)[0]
+		next := f.holders(b.id)[0]
 		if next == holder {
-			next = f.holders(benchID)[1]
+			next = f.holders(b.id)[1]
 		}
-		took := next.running[benchID] - at
+		took := next.running[b.id] - at
 		if err := f.thaw(holder); err != nil {
 			return 0, err
 		}
-		return took, f.until(ctx, "the woken holder to stop", func() bool { return f.one(benchID) == next })
+		return took, f.until(ctx, "the woken holder to stop", func() bool { return f.one(b.id) == next })
 	})
 }
 
 func (b *bench) healed(ctx context.Context, rounds int) ([]result, error) {
 	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
-		holder := f.one(benchID)
+		holder := f.one(b.id)
 		if err := f.split(holder); err != nil {
 			return 0, err
 		}
-		if err := f.until(ctx, "a holder on each side", func() bool { return len(f.holders(benchID)) == 2 }); err != nil {
+		if err := f.until(ctx, "a holder on each side", func() bool { return len(f.holders(b.id)) == 2 }); err != nil {
 			return 0, err
 		}
 		if err := f.apart(ctx, holder); err != nil {
 			return 0, err
 		}
-		delete(holder.stopped, benchID)
+		delete(holder.stopped, b.id)
 		at := monotonicNow()
 		if err := f.heal(); err != nil {
 			return 0, err
 		}
-		if err := f.until(ctx, "one holder", func() bool { return f.one(benchID) != nil }); err != nil {
+		if err := f.until(ctx, "one holder", func() bool { return f.one(b.id) != nil }); err != nil {
 			return 0, err
 		}
-		stopped, ok := holder.stopped[benchID]
+		stopped, ok := holder.stopped[b.id]
 		if !ok {
 			return 0, fmt.Errorf("the holder on the smaller side was kept")
 		}
@@ -386,21 +408,21 @@ func (b *bench) healed(ctx context.Context, rounds int) ([]result, error) {
 // the smaller one to run out.
 func (b *bench) cutOff(ctx context.Context, rounds int) ([]result, error) {
 	return b.repeat(ctx, rounds, func(ctx context.Context, f *fleet) (time.Duration, error) {
-		holder := f.one(benchID)
-		delete(holder.stopped, benchID)
+		holder := f.one(b.id)
+		delete(holder.stopped, b.id)
 		at := monotonicNow()
 		if err := f.split(holder); err != nil {
 			return 0, err
 		}
 		err := f.until(ctx, "a holder on the other side", func() bool {
-			_, stopped := holder.stopped[benchID]
-			return stopped && f.one(benchID) != nil
+			_, stopped := holder.stopped[b.id]
+			return stopped && f.one(b.id) != nil
 		})
 		if err != nil {
 			return 0, err
 		}
-		started := f.one(benchID).running[benchID]
-		if overlap := holder.stopped[benchID].At - started; overlap > 0 {
+		started := f.one(b.id).running[b.id]
+		if overlap := holder.stopped[b.id].At - started; overlap > 0 {
 			return 0, fmt.Errorf("the child ran on both sides for %v", overlap)
 		}
 		return started - at, f.heal()
@@ -446,7 +468,7 @@ func (b *bench) many(ctx context.Context, rounds, count int) ([]result, error) {
 
 func (b *bench) startMany(ctx context.Context, f *fleet, n *nodeProcess, count int) (time.Duration, error) {
 	at := monotonicNow()
-	if err := f.order(nodeOrder{Op: opWrap, ID: benchID, Count: count}, n); err != nil {
+	if err := f.order(nodeOrder{Op: opWrap, ID: b.id, Count: count}, n); err != nil {
 		return 0, err
 	}
 	err := f.until(ctx, "all ids to run", func() bool { return n.count == count })
@@ -456,7 +478,7 @@ func (b *bench) startMany(ctx context.Context, f *fleet, n *nodeProcess, count i
 // queueMany has the other nodes wait for the ids, too, and gives them time to
 // queue up.
 func (b *bench) queueMany(ctx context.Context, f *fleet, others []*nodeProcess, count int) error {
-	if err := f.order(nodeOrder{Op: opWrap, ID: benchID, Count: count}, others...); err != nil {
+	if err := f.order(nodeOrder{Op: opWrap, ID: b.id, Count: count}, others...); err != nil {
 		return err
 	}
 	return f.during(ctx, 3*time.Second)

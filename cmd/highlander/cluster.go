@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"highlander"
+	"highlander/cmd/highlander/internal/guard"
 )
 
 const clusterEnv = "HIGHLANDER_CLUSTER"
@@ -37,12 +39,13 @@ what to listen on; without it the processes of this machine form one
 // engine is one kind of cluster, as a URL describes it. Nothing here connects to
 // anything before open and observe.
 type engine interface {
-	// open takes part in the cluster. The node is guarded if something outlives
-	// this process and ends all that it ran.
-	open(ctx context.Context, guarded bool, log *slog.Logger) (highlander.Cluster, error)
+	// open takes part in the cluster. A guard, which may be nil, outlives this
+	// process and ends all that it ran.
+	open(ctx context.Context, by *guard.Guard, log *slog.Logger) (highlander.Cluster, error)
 
-	// beside returns the engine of another node, for the same cluster.
-	beside(name string) engine
+	// beside returns the engine of another node, for the same cluster, or, with a
+	// space of its own, for another one on the same server.
+	beside(name, space string) engine
 
 	// observe returns what status looks through, which changes nothing.
 	observe(ctx context.Context) (*observer, error)
@@ -66,6 +69,8 @@ type engine interface {
 // checks a URL.
 var engines = map[string]func(url string) (engine, error){
 	"gossip": newGossipEngine,
+	"etcd":   newEtcdEngine,
+	"etcds":  newEtcdEngine,
 }
 
 // endpoint is a cluster as the user has named it.
@@ -83,11 +88,15 @@ func parseEndpoint(source, url string) (endpoint, error) {
 	}
 	scheme, _, ok := strings.Cut(url, "://")
 	if !ok {
-		return at, usageErrorf("%s %q is not a URL; gossip://IP:PORT is one", source, url)
+		shown := fmt.Sprintf(" %q", url)
+		if strings.Contains(url, "@") || strings.Contains(url, "password") {
+			shown = ": what is given" // it may have a password in it
+		}
+		return at, usageErrorf("%s%s is not a URL; gossip://IP:PORT is one", source, shown)
 	}
 	parse, ok := engines[scheme]
 	if !ok {
-		return at, usageErrorf("%s: the scheme %q is not known; %s is allowed, as in gossip://IP:PORT", source, scheme, strings.Join(slices.Sorted(maps.Keys(engines)), ", "))
+		return at, usageErrorf("%s: the scheme %q is not known; %s are allowed, as in gossip://IP:PORT", source, scheme, strings.Join(slices.Sorted(maps.Keys(engines)), ", "))
 	}
 	var err error
 	if at.engine, err = parse(url); err != nil {
@@ -97,8 +106,8 @@ func parseEndpoint(source, url string) (endpoint, error) {
 }
 
 // open takes part in the cluster; an error says where it was named.
-func (at endpoint) open(ctx context.Context, guarded bool, log *slog.Logger) (highlander.Cluster, error) {
-	c, err := at.engine.open(ctx, guarded, log)
+func (at endpoint) open(ctx context.Context, by *guard.Guard, log *slog.Logger) (highlander.Cluster, error) {
+	c, err := at.engine.open(ctx, by, log)
 	if err != nil {
 		return nil, &openError{source: at.source, err: err}
 	}

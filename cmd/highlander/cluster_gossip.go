@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"highlander"
+	"highlander/cmd/highlander/internal/guard"
 	"highlander/gossip"
 )
 
@@ -28,9 +29,9 @@ func newGossipEngine(url string) (engine, error) {
 }
 
 // open joins the cluster.
-func (e gossipEngine) open(ctx context.Context, guarded bool, log *slog.Logger) (highlander.Cluster, error) {
+func (e gossipEngine) open(ctx context.Context, by *guard.Guard, log *slog.Logger) (highlander.Cluster, error) {
 	cfg := e.cfg
-	cfg.Guarded, cfg.Logger = guarded, log
+	cfg.Guarded, cfg.Logger = by != nil && guard.Testifies, log
 	c, err := gossip.Join(ctx, cfg)
 	if err != nil {
 		return nil, err // never a *gossip.Cluster that is nil
@@ -61,7 +62,7 @@ func (e gossipEngine) checkWitness() error {
 
 // beside returns a node that listens on a port of its own and joins the one
 // that e describes, too.
-func (e gossipEngine) beside(name string) engine {
+func (e gossipEngine) beside(name, _ string) engine {
 	cfg := &e.cfg
 	if host, port, err := net.SplitHostPort(cfg.Bind); err == nil {
 		ip := net.ParseIP(host)
@@ -99,7 +100,7 @@ func listenBeside(ip net.IP) string {
 
 // observe joins the cluster as a node that votes on nothing.
 func (e gossipEngine) observe(ctx context.Context) (*observer, error) {
-	e = e.beside("status").(gossipEngine)
+	e = e.beside("status", "").(gossipEngine)
 	e.cfg.Observer, e.cfg.Logger = true, quietLog
 	c, err := gossip.Join(ctx, e.cfg)
 	if err != nil {
@@ -142,7 +143,7 @@ func gossipView(ctx context.Context, c *gossip.Cluster) (view, error) {
 func (e gossipEngine) measured() (benchPlan, error) {
 	cfg := e.cfg
 	if cfg.Quorum == 0 {
-		return benchPlan{kind: benchAvailable, idleIDs: 10000, restAfterKill: restAfterKill}, nil
+		return benchPlan{kind: benchAvailable, id: benchID, idleIDs: 10000, restAfterKill: restAfterKill}, nil
 	}
 	if cfg.Bind != "" || len(cfg.Join) > 0 {
 		return benchPlan{}, errors.New("bench would add voters to a cluster in quorum mode; leave address and join out, and it starts one of its own")
@@ -152,7 +153,7 @@ func (e gossipEngine) measured() (benchPlan, error) {
 		return benchPlan{}, fmt.Errorf("quorum %d of %d voters: no node can be taken away, so there is nothing to measure; quorum=2 is one to measure", mode.Quorum, mode.Voters)
 	}
 	return benchPlan{
-		kind: benchQuorum, own: true, mode: mode, idleIDs: 10000, restAfterKill: restAfterKill,
+		kind: benchQuorum, id: benchID, own: true, mode: mode, idleIDs: 10000, restAfterKill: restAfterKill,
 		cluster: fmt.Sprintf("embedded, on loopback, quorum %d of %d, TTL %v", mode.Quorum, mode.Voters, mode.TTL),
 	}, nil
 }

@@ -19,7 +19,8 @@ import (
 // be used by one goroutine.
 type fleet struct {
 	url    string // of the user's cluster; empty: one of the fleet's own
-	label  string // of that one
+	space  string // for the bench there
+	label  string // of the fleet's own
 	mode   fleetMode
 	quiet  bool
 	nodes  []*nodeProcess
@@ -159,7 +160,7 @@ func (f *fleet) launch(name, bind string, join []string) (*nodeProcess, error) {
 		return nil, fmt.Errorf("start %s: %w", n.name, err)
 	}
 	n.input, n.orders = in, json.NewEncoder(in)
-	setup := nodeSetup{Name: n.name, Label: f.label, URL: f.url, Quiet: f.quiet, Bind: bind, Join: join, Mode: f.mode}
+	setup := nodeSetup{Name: n.name, Label: f.label, URL: f.url, Space: f.space, Quiet: f.quiet, Bind: bind, Join: join, Mode: f.mode}
 	f.nodes = append(f.nodes, n)
 	f.reads.Go(func() { f.read(n, out) })
 	if err := n.orders.Encode(setup); err != nil {

@@ -104,7 +104,11 @@ func TestBadInputIsAnsweredInOneLine(t *testing.T) {
 		{name: "status of a cluster from the environment", args: words("status"), argv: []string{}, env: "gossip://127.0.0.1:1?x=y", code: 2,
 			line: `HIGHLANDER_CLUSTER: unknown parameter "x"; allowed are join, `},
 		{name: "unknown scheme", args: words("run --id x --cluster zookeeper://a"), code: 2,
-			line: `--cluster: the scheme "zookeeper" is not known; gossip is allowed, as in gossip://IP:PORT`},
+			line: `--cluster: the scheme "zookeeper" is not known; etcd, etcds, gossip are allowed, as in gossip://IP:PORT`},
+		{name: "what is no URL with a password", args: words("run --id x --cluster host=db,password=s3cret"), code: 2,
+			line: `--cluster: what is given is not a URL; gossip://IP:PORT is one`},
+		{name: "what is no URL with a user", args: words("run --id x --cluster postgres:me:s3cret@db"), code: 2,
+			line: `--cluster: what is given is not a URL; gossip://IP:PORT is one`},
 		{name: "unknown parameter", args: words("run --id x --cluster gossip://127.0.0.1:0?joins=a"), code: 2,
 			line: `--cluster: unknown parameter "joins"; allowed are join, name, label, key-file, `},
 		{name: "parameter without a value", args: words("run --id x --cluster gossip://127.0.0.1:0?join="), code: 2,
@@ -138,6 +142,23 @@ func TestBadInputIsAnsweredInOneLine(t *testing.T) {
 		{name: "key file without a key", args: words("run --id x --cluster gossip://127.0.0.1:0?key-file=" + noKey), code: 2,
 			line: `--cluster: key-file ` + noKey + `: there is no key in it; `},
 
+		// etcd.
+		{name: "etcd without a host", args: words("run --id x --cluster etcd:///jobs"), code: 2,
+			line: `--cluster: host "": the name is missing; HOST:PORT,HOST:PORT is allowed`},
+		{name: "etcd with a user in the wrong place", args: words("run --id x --cluster etcd://me:s3cret@db:2379"), code: 2,
+			line: `--cluster: a user is not allowed before the host; write user=USER&password-file=FILE`},
+		{name: "etcd with a password where the port is", args: words("run --id x --cluster etcd://me:s3cret%zz@db"), code: 2,
+			line: `--cluster: a user is not allowed before the host; write user=USER&password-file=FILE`},
+		{name: "unknown parameter of etcd", args: words("status --cluster etcd://db?prefx=a"), argv: []string{}, code: 2,
+			line: `--cluster: unknown parameter "prefx"; allowed are name, ttl, prefix, ca-file, cert-file, key-file, user, password-file`},
+		{name: "TTL of etcd that is none", args: words("bench --cluster etcd://db?ttl=1.5s"), argv: []string{}, code: 2,
+			line: `--cluster: TTL 1.5s: whole seconds from 1s to 1h0m0s are allowed`},
+		{name: "no CA file of etcd", args: words("run --id x --cluster etcd://db?ca-file=" + dir + "/none"), code: 2,
+			line: `--cluster: ca-file: open ` + dir + `/none: no such file or directory`},
+		{name: "shutdown that does not fit into the TTL of etcd", args: words("run --id x --cluster etcd://db?ttl=3s"), code: 2,
+			line: `--shutdown 5s, and 400ms for the kill, does not fit the ttl= of --cluster: TTL 3s is too short to stop within 5.4s: less 60ms for clocks, 1.5s for two renewals and 100ms for a busy machine it leaves 1.34s; ` +
+				`a TTL of at least 12s, or at most 1.34s to stop, is needed`},
+
 		// Other commands.
 		{name: "unknown command", args: words("rum"), argv: []string{}, code: 2,
 			line: `unknown command "rum"; highlander --help lists the commands`},
@@ -157,12 +178,14 @@ func TestBadInputIsAnsweredInOneLine(t *testing.T) {
 			line: `--cluster: a witness needs quorum=N, as on all nodes: without it no votes are needed when a node cannot be reached`},
 		{name: "witness that observes", args: words("witness"), argv: []string{}, env: "gossip://127.0.0.1:0?observer=true", code: 2,
 			line: `HIGHLANDER_CLUSTER: observer=true: an observer votes on nothing; leave it out`},
+		{name: "witness of a server", args: words("witness --cluster etcd://127.0.0.1:1"), argv: []string{}, code: 2,
+			line: `--cluster: a witness is a vote more where the nodes vote, with gossip:// and quorum=N; on etcd:// the server decides, and there is nothing for it to do`},
 		{name: "witness of a command", args: words("witness --cluster gossip://127.0.0.1:0?quorum=2 x"), argv: []string{}, code: 2,
 			line: `witness takes no arguments, and got "x"`},
 		{name: "no rounds", args: words("bench --rounds 0"), argv: []string{}, code: 2,
 			line: `--rounds 0: at least 1 is needed`},
 		{name: "unknown measurement", args: words("bench --only speed"), argv: []string{}, code: 2,
-			line: `--only "speed": graceful, kill, crash, freeze, split, cut, quorum-kill, quorum-kill-guard, 1000, 10000, idle, swarm are allowed`},
+			line: `--only "speed": graceful, kill, crash, freeze, split, cut, quorum-kill, quorum-kill-guard, 100, 1000, 10000, idle, swarm are allowed`},
 		{name: "measurement of the other mode", args: words("bench --only split --cluster gossip://?quorum=2"), argv: []string{}, code: 2,
 			line: `--only split: that is for available mode; leave quorum out of --cluster`},
 		{name: "measurement of quorum mode", args: words("bench --only cut"), argv: []string{}, code: 2,
@@ -173,6 +196,8 @@ func TestBadInputIsAnsweredInOneLine(t *testing.T) {
 			line: `--cluster: quorum 2 of 2 voters: no node can be taken away, so there is nothing to measure; quorum=2 is one to measure`},
 		{name: "measurement that needs its own cluster", args: words("bench --only split --cluster gossip://127.0.0.1:1"), argv: []string{}, code: 2,
 			line: `--only split needs a cluster of its own; leave --cluster out`},
+		{name: "measurement that a server cannot have", args: words("bench --only split --cluster etcd://127.0.0.1:1"), argv: []string{}, code: 2,
+			line: `--only split: that cannot be measured on --cluster; graceful, kill, freeze, 1000, idle are allowed there`},
 		{name: "guard by hand", args: words("__guard"), argv: []string{}, code: 2, line: `__guard is started by highlander itself`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -195,6 +220,9 @@ func TestBadInputIsAnsweredInOneLine(t *testing.T) {
 			}
 			if !strings.HasPrefix(got, "highlander: "+c.line) && c.name != "guard by hand" {
 				t.Errorf("the line does not begin with %q", "highlander: "+c.line)
+			}
+			if strings.Contains(got, "s3cret") {
+				t.Error("it tells the password")
 			}
 			if strings.Contains(got, "Config.") {
 				t.Error("it speaks of Go")

@@ -34,8 +34,9 @@ type nodeSetup struct {
 	Bind  string    `json:"bind,omitempty"` // a free port on loopback if empty
 	Join  []string  `json:"join,omitempty"`
 	Mode  fleetMode `json:"mode"`
-	URL   string    `json:"url,omitempty"` // a cluster of the user's, without faults
-	Quiet bool      `json:"quiet"`         // counts what starts, instead of telling each
+	URL   string    `json:"url,omitempty"`   // a cluster of the user's, without faults
+	Space string    `json:"space,omitempty"` // of the bench's own on the user's server
+	Quiet bool      `json:"quiet"`           // counts what starts, instead of telling each
 }
 
 // nodeOrder is what a node is told to do.
@@ -153,7 +154,7 @@ func (n *benchNode) join(ctx context.Context) error {
 			return err
 		}
 		n.fits = at.checkStopWithin
-		if n.cluster, err = at.beside(n.setup.Name).open(ctx, false, quietLog); err != nil {
+		if n.cluster, err = at.beside(n.setup.Name, n.setup.Space).open(ctx, nil, quietLog); err != nil {
 			return err
 		}
 	} else {

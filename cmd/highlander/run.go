@@ -169,7 +169,7 @@ func (j *job) run(ctx context.Context, at endpoint) error {
 	}
 	defer j.guard.Close()
 	helpers.Go(func() { j.passSignals(over, signals, stop) })
-	cluster, err := at.open(serving, guard.Testifies, j.log)
+	cluster, err := at.open(serving, j.guard, j.log)
 	if err != nil {
 		return j.verdict(err)
 	}

@@ -44,7 +44,7 @@ SIGINT and SIGTERM end it; it says goodbye to the others and exits with 0.`,
 
 // witness takes part until ctx ends.
 func witness(ctx context.Context, at endpoint, log *slog.Logger) error {
-	cluster, err := at.open(ctx, false, log)
+	cluster, err := at.open(ctx, nil, log)
 	switch {
 	case ctx.Err() != nil:
 		return nil
