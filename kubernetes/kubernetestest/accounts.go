@@ -7,6 +7,7 @@ import (
 	authentication "k8s.io/api/authentication/v1"
 	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -25,12 +26,26 @@ func (s *Server) config(token string) *rest.Config {
 	}
 }
 
+// admin returns a client that may do everything.
+func (s *Server) admin() (admin *kubernetes.Clientset, hangUp func(), err error) {
+	client, err := rest.HTTPClientFor(s.AdminConfig())
+	if err != nil {
+		return nil, nil, fmt.Errorf("kubernetestest: %w", err)
+	}
+	admin, err = kubernetes.NewForConfigAndClient(s.AdminConfig(), client)
+	if err != nil {
+		return nil, nil, fmt.Errorf("kubernetestest: %w", err)
+	}
+	return admin, func() { utilnet.CloseIdleConnectionsFor(client.Transport) }, nil
+}
+
 // Namespace makes a namespace of its own and returns its name.
 func (s *Server) Namespace(ctx context.Context) (string, error) {
-	admin, err := kubernetes.NewForConfig(s.AdminConfig())
+	admin, hangUp, err := s.admin()
 	if err != nil {
-		return "", fmt.Errorf("kubernetestest: %w", err)
+		return "", err
 	}
+	defer hangUp()
 	made, err := admin.CoreV1().Namespaces().Create(ctx,
 		&core.Namespace{ObjectMeta: meta.ObjectMeta{GenerateName: "test-"}}, meta.CreateOptions{})
 	if err != nil {
@@ -43,10 +58,11 @@ func (s *Server) Namespace(ctx context.Context) (string, error) {
 // role, and returns what a client needs to be it. When the service account is
 // deleted, the server takes up to ten seconds to forget its credentials.
 func (s *Server) Account(ctx context.Context, namespace, name string) (*rest.Config, error) {
-	admin, err := kubernetes.NewForConfig(s.AdminConfig())
+	admin, hangUp, err := s.admin()
 	if err != nil {
-		return nil, fmt.Errorf("kubernetestest: %w", err)
+		return nil, err
 	}
+	defer hangUp()
 	accounts := admin.CoreV1().ServiceAccounts(namespace)
 	if _, err := accounts.Create(ctx, &core.ServiceAccount{ObjectMeta: meta.ObjectMeta{Name: name}}, meta.CreateOptions{}); err != nil {
 		return nil, fmt.Errorf("kubernetestest: make an account: %w", err)

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"time"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
@@ -141,7 +142,7 @@ func (s *Server) awaitReady(p *process) error {
 	if err != nil {
 		return err
 	}
-	defer client.CloseIdleConnections()
+	defer utilnet.CloseIdleConnectionsFor(client.Transport)
 	for end := time.Now().Add(patience); time.Now().Before(end); {
 		if isReady(client, s.Host()) {
 			return nil

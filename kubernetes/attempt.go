@@ -1,0 +1,201 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// attempt is a call of Acquire whose turn it is. It waits until the id is free,
+// and writes its claim into the object, if that has not changed since it was
+// seen: so what it has seen may be out of date without harm.
+//
+// An object that is not there proves nothing: it may have been deleted by hand
+// while somebody runs. Therefore one that is new settles before anything runs.
+type attempt struct {
+	requests *requests
+	store    *store
+	name     string
+	claim    claim
+
+	wrote   bool          // the object may have the claim in it
+	settled time.Duration // when the object that was made has settled; zero if none was
+	looked  bool          // whose the object is was looked at again
+}
+
+// won is a lease as it was won.
+type won struct {
+	object *object
+	sent   time.Duration // when the request was, by the clock
+}
+
+const (
+	haste      = 25 * time.Millisecond  // within which the waiters of all nodes try to take what is free
+	staleAfter = 500 * time.Millisecond // how long the watch may take to tell why a request was refused
+	maxPause   = 2 * time.Second        // between two tries while requests fail
+)
+
+// run returns when the claim holds. The error is the cause of ctx, or final.
+func (a *attempt) run(ctx context.Context) (*won, error) {
+	for failures := 0; ; {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		s, changed := a.store.look(a.name)
+		if s.object != nil && isForeign(s.object, a.claim.id) {
+			if err := a.lookAgain(ctx, s); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		got, err := a.step(ctx, s, changed)
+		switch {
+		case got != nil:
+			return got, nil
+		case err == nil:
+			failures = 0
+		case isOutdated(err):
+			a.catchUp(ctx, changed)
+		default:
+			failures++
+			sleep(ctx, backOff(failures, maxPause, err))
+		}
+	}
+}
+
+// step does the next thing that there is to do, be it to wait.
+func (a *attempt) step(ctx context.Context, s state, changed <-chan struct{}) (*won, error) {
+	now := a.store.clock()
+	switch {
+	case a.isMine(s):
+		if s.record.settling && !a.hasSettled(ctx, now, changed) {
+			return nil, nil
+		}
+		a.claim.token = s.record.token // others may have raised it
+		return a.hold(ctx, s)
+	case now < s.free:
+		await(ctx, s.free-now, changed)
+		return nil, nil
+	case s.object == nil:
+		a.claim.token = s.floor + 1
+		return nil, a.create(ctx)
+	}
+	if await(ctx, rand.N(haste), changed) {
+		return nil, nil
+	}
+	a.claim.token = s.floor + 1
+	return a.hold(ctx, s)
+}
+
+// isMine reports whether the object has this claim in it, and not that of an
+// earlier lease of this node.
+func (a *attempt) isMine(s state) bool {
+	return a.wrote && s.object != nil && s.record.holder == a.claim.node &&
+		(s.record.settling || s.record.token == a.claim.token)
+}
+
+// hold writes that the claim holds.
+func (a *attempt) hold(ctx context.Context, s state) (*won, error) {
+	o := s.object.DeepCopy()
+	a.claim.since = time.Now()
+	a.claim.holds(o, a.claim.since)
+	sent := a.store.clock()
+	got, err := a.write(ctx, a.requests.update, o)
+	if err != nil {
+		return nil, err
+	}
+	return &won{got, sent}, nil
+}
+
+// create makes the object.
+func (a *attempt) create(ctx context.Context) error {
+	o := &object{ObjectMeta: meta.ObjectMeta{Name: a.name}}
+	a.claim.since = time.Now()
+	a.claim.settles(o, a.claim.since)
+	a.settled = 0
+	_, err := a.write(ctx, a.requests.create, o)
+	return err
+}
+
+// write remembers that an object may have the claim in it, also if no answer
+// comes.
+func (a *attempt) write(ctx context.Context, how func(context.Context, *object) (*object, error), o *object) (*object, error) {
+	before := a.wrote
+	a.wrote = true
+	got, err := a.requests.start(ctx, how, o)
+	if err != nil && isRefused(err) {
+		a.wrote = before
+	}
+	return got, err
+}
+
+// hasSettled waits until the object has settled. It returns false if something
+// happened to it before, or ctx ended.
+func (a *attempt) hasSettled(ctx context.Context, now time.Duration, changed <-chan struct{}) bool {
+	if a.settled == 0 {
+		a.settled = now + settle
+	}
+	return now >= a.settled || !await(ctx, a.settled-now, changed) && ctx.Err() == nil
+}
+
+// catchUp waits until the watch has told of the change, and asks if it does not.
+func (a *attempt) catchUp(ctx context.Context, changed <-chan struct{}) {
+	if !await(ctx, staleAfter/2+rand.N(staleAfter/2), changed) && ctx.Err() == nil {
+		a.requests.get(ctx, a.name) // the store takes note; if it fails, the next try is refused again
+	}
+}
+
+// lookAgain looks once more at an object that is somebody else's: those are not
+// watched.
+func (a *attempt) lookAgain(ctx context.Context, s state) error {
+	if a.looked {
+		return errForeign(a.claim.id, s.object)
+	}
+	if _, err := a.requests.get(ctx, a.name); err != nil {
+		sleep(ctx, backOff(1, maxPause, err))
+		return nil
+	}
+	a.looked = true
+	return nil
+}
+
+func errForeign(id string, o *object) error {
+	return fmt.Errorf("kubernetes: the id %q needs the Lease object %s/%s, but that is another program's (annotation %s is %q, label %s is %q, holder %q); rename the id or remove the object",
+		id, o.Namespace, o.Name, idKey, o.Annotations[idKey], managedBy, o.Labels[managedBy], value(o.Spec.HolderIdentity))
+}
+
+// await waits for a change, for a time at most, and returns whether it came.
+func await(ctx context.Context, d time.Duration, changed <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-changed:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// abandon takes the claim back after run has failed, if it was or may have been
+// written.
+func (a *attempt) abandon(ctx context.Context) {
+	for failures := 0; ctx.Err() == nil; failures++ {
+		got, err := a.requests.get(ctx, a.name)
+		if err == nil {
+			if got == nil || !a.isMine(state{object: got, record: readRecord(got)}) {
+				return
+			}
+			o := got.DeepCopy()
+			a.claim.token = readRecord(got).token
+			a.claim.isReleased(o, time.Now())
+			if _, err = a.requests.update(ctx, o); err == nil {
+				return
+			}
+		}
+		sleep(ctx, backOff(failures, maxPause, err))
+	}
+}

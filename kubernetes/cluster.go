@@ -1,0 +1,336 @@
+package kubernetes
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/connrotation"
+
+	"highlander"
+	"highlander/internal/boottime"
+	"highlander/internal/lease"
+)
+
+// Cluster is one node of a cluster whose leases are Lease objects of one
+// namespace. It implements highlander.Cluster; all methods may be called
+// concurrently. Nothing is asked of the server before the first call, and
+// watched only from the first Acquire on.
+type Cluster struct {
+	node  string
+	ttl   time.Duration
+	terms lease.Terms
+	log   *slog.Logger
+
+	requests *requests
+	store    *store
+	watcher  *watcher
+	mender   *mender
+	book     *lease.Book
+	turns    lease.Turns
+
+	closing context.Context // ends with ErrClosed when Close begins
+	close   context.CancelCauseFunc
+	session context.Context // ends when Close has released everything
+	end     context.CancelFunc
+	start   func() // starts the watcher
+
+	watching sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	keepers map[*keeper]struct{}
+	calls   sync.WaitGroup // of Acquire, and what is left to do after them
+	done    chan struct{}  // closed when Close has ended
+}
+
+var _ highlander.Cluster = (*Cluster)(nil)
+
+// New returns a node that uses a client which the program has. Its rate limit is
+// the client's: each lease takes five requests per TTL, one third of a request
+// per second as a rule, and to start takes two more. So the 5 per second that
+// client-go allows by default (rest.Config.QPS) do for about ten ids. Nothing of the client is
+// closed. An error is a bad argument or option.
+func New(clientset kubernetes.Interface, namespace string, opts ...Option) (*Cluster, error) {
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: %w", err)
+	}
+	if clientset == nil {
+		return nil, errors.New("kubernetes: the clientset is nil")
+	}
+	return newCluster(clientset, namespace, cfg, nil)
+}
+
+// Open returns a node for a cluster URL:
+//
+//	kubernetes://NAMESPACE?name=N&ttl=15s&kubeconfig=FILE&context=C
+//
+// In a pod, the credentials are those of its service account; elsewhere, or if
+// kubeconfig or context is given, those of a kubeconfig, which is found as kubectl
+// finds it. Without NAMESPACE it is the pod's own, or that of the kubeconfig's
+// context. What the URL says goes before the options. An error is a bad URL,
+// kubeconfig or option.
+func Open(url string, opts ...Option) (*Cluster, error) {
+	where, fromURL, err := parseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: cluster URL: %w", err)
+	}
+	cfg, err := newConfig(append(opts, fromURL...))
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: cluster URL: %w", err)
+	}
+	access, namespace, err := where.load()
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: cluster URL: %w", err)
+	}
+	// The server has limits of its own, which are fair to others; renewals must
+	// not wait for the start of other ids.
+	access.QPS = -1
+	access.UserAgent = "highlander"
+	access.ContentType = "application/vnd.kubernetes.protobuf"
+	dialer := connrotation.NewDialer((&net.Dialer{Timeout: cfg.timeout()}).DialContext)
+	access.Dial = dialer.DialContext
+	clientset, err := kubernetes.NewForConfig(access)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: cluster URL: %w", oneLine(err))
+	}
+	return newCluster(clientset, namespace, cfg, dialer.CloseAll)
+}
+
+// newCluster makes a node. hangUp closes all connections; nil if they are not
+// ours.
+func newCluster(clientset kubernetes.Interface, namespace string, cfg config, hangUp func()) (*Cluster, error) {
+	if wrong := validation.IsDNS1123Label(namespace); len(wrong) > 0 {
+		return nil, fmt.Errorf("kubernetes: namespace %q: %s", namespace, wrong[0])
+	}
+	c := &Cluster{
+		node:    fmt.Sprintf("%s#%s", cfg.name, rand.Text()[:16]),
+		ttl:     cfg.ttl,
+		terms:   cfg.terms(),
+		keepers: map[*keeper]struct{}{},
+		done:    make(chan struct{}),
+	}
+	c.log = cfg.log.With("node", c.node)
+	c.closing, c.close = context.WithCancelCause(context.Background())
+	c.session, c.end = context.WithCancel(context.Background())
+	c.book = lease.NewBook(boottime.Now, c.log)
+	c.store = newStore(boottime.Now, cfg.ttl)
+	c.requests = &requests{
+		leases:  clientset.CoordinationV1().Leases(namespace),
+		clock:   boottime.Now,
+		store:   c.store,
+		timeout: cfg.timeout(),
+		writing: outage{log: c.log, what: "writing Lease objects"},
+		starts:  make(chan struct{}, startsAtOnce),
+		hangUp:  hangUp,
+	}
+	c.mender = &mender{requests: c.requests, store: c.store, node: c.node, log: c.log, busy: map[string]bool{}}
+	c.watcher = &watcher{
+		requests: c.requests,
+		store:    c.store,
+		mender:   c.mender,
+		silence:  cfg.ttl / 2,
+		watching: outage{log: c.log, what: "watching Lease objects"},
+		synced:   make(chan struct{}),
+	}
+	c.start = sync.OnceFunc(func() { c.watching.Go(func() { c.watcher.run(c.session) }) })
+	return c, nil
+}
+
+// startsAtOnce is how many requests of calls of Acquire are under way at a time.
+const startsAtOnce = 32
+
+// Node implements highlander.Cluster.
+func (c *Cluster) Node() string { return c.node }
+
+// CheckStopWithin returns an error, with the arithmetic, if a child that may take
+// d to stop does not fit into the TTL.
+func (c *Cluster) CheckStopWithin(d time.Duration) error {
+	if err := c.terms.CheckStopWithin(d); err != nil {
+		return fmt.Errorf("kubernetes: StopWithin %v: %w", d, err)
+	}
+	return nil
+}
+
+// Acquire implements highlander.Cluster. Within this node, calls for one id are
+// served first come, first served; which node comes first is left to chance. An
+// error that is final is a bad id or option, or a Lease object of the id's name
+// that belongs to another program.
+func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
+	if err := c.check(id, opts); err != nil {
+		return nil, err
+	}
+	if !c.enter() {
+		return nil, highlander.ErrClosed
+	}
+	defer c.calls.Done()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.closing, func() { cancel(highlander.ErrClosed) })()
+
+	endTurn, err := c.turns.Take(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	a := &attempt{requests: c.requests, store: c.store, name: objectName(id), claim: claim{id: id, node: c.node, meta: opts.Meta, ttl: c.ttl}}
+	l, err := c.win(ctx, a, opts.StopWithin, endTurn)
+	if err != nil {
+		c.calls.Go(func() {
+			defer endTurn()
+			c.abandon(a)
+		})
+		return nil, err
+	}
+	return l, nil
+}
+
+func (c *Cluster) check(id string, opts highlander.AcquireOptions) error {
+	if err := highlander.ValidateID(id); err != nil {
+		return err
+	}
+	switch {
+	case len(opts.Meta) > highlander.MaxMetaLen:
+		return fmt.Errorf("kubernetes: AcquireOptions.Meta has %d bytes; at most %d are allowed", len(opts.Meta), highlander.MaxMetaLen)
+	case opts.StopWithin < 0:
+		return fmt.Errorf("kubernetes: AcquireOptions.StopWithin is %v; it must not be negative", opts.StopWithin)
+	}
+	return c.CheckStopWithin(opts.StopWithin)
+}
+
+// enter counts one more call of Acquire, unless the node is closed.
+func (c *Cluster) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.calls.Add(1)
+	c.start()
+	return true
+}
+
+// win waits until the id is held, and keeps it from then on.
+func (c *Cluster) win(ctx context.Context, a *attempt, stopWithin time.Duration, endTurn func()) (*lease.Lease, error) {
+	select {
+	case <-c.watcher.synced:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	won, err := a.run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.keep(a, won, stopWithin, endTurn)
+}
+
+func (c *Cluster) keep(a *attempt, won *won, stopWithin time.Duration, endTurn func()) (*lease.Lease, error) {
+	k := &keeper{
+		requests: c.requests,
+		store:    c.store,
+		terms:    c.terms,
+		log:      c.log.With("id", a.claim.id, "token", a.claim.token, "object", a.name),
+		name:     a.name,
+		claim:    a.claim,
+		object:   won.object,
+		stopped:  make(chan struct{}),
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, highlander.ErrClosed
+	}
+	c.keepers[k] = struct{}{}
+	k.lease = c.book.Grant(lease.Grant{
+		ID:         a.claim.id,
+		Token:      a.claim.token,
+		StopWithin: stopWithin,
+		Until:      c.terms.Until(won.sent),
+		Release:    func(ctx context.Context) error { return c.release(ctx, k) },
+		End:        endTurn,
+	})
+	var ctx context.Context
+	ctx, k.stop = context.WithCancel(c.session)
+	c.calls.Go(func() { k.run(ctx) })
+	return k.lease, nil
+}
+
+// abandon takes back what a call of Acquire may have written that has failed.
+func (c *Cluster) abandon(a *attempt) {
+	if !a.wrote {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.session, lastWords*c.requests.timeout)
+	defer cancel()
+	a.abandon(ctx)
+}
+
+// lastWords is how many time-outs long what is left to say is tried to be said.
+const lastWords = 2
+
+// release stops the keeper and writes that the child has stopped.
+func (c *Cluster) release(ctx context.Context, k *keeper) error {
+	k.halt()
+	err := k.release(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.keepers, k)
+	if err != nil {
+		return fmt.Errorf("kubernetes: release %q: %w", k.claim.id, err)
+	}
+	return nil
+}
+
+// Close implements highlander.Cluster. It returns within a few seconds, also if
+// the server does not answer; leases that could not be released run out then,
+// and the error says so.
+func (c *Cluster) Close() error {
+	c.mu.Lock()
+	first := !c.closed
+	c.closed = true
+	keepers := c.keepers
+	c.mu.Unlock()
+	if !first {
+		<-c.done
+		return nil
+	}
+	defer close(c.done)
+	c.close(highlander.ErrClosed)
+	c.book.Close()
+	err := c.releaseAll(keepers)
+	c.calls.Wait()
+	c.end()
+	c.watching.Wait()
+	c.mender.tasks.Wait()
+	if c.requests.hangUp != nil {
+		c.requests.hangUp()
+	}
+	return err
+}
+
+// releaseAll releases what was not released yet.
+func (c *Cluster) releaseAll(keepers map[*keeper]struct{}) error {
+	ctx, cancel := context.WithTimeout(c.session, lastWords*c.requests.timeout)
+	defer cancel()
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for k := range keepers {
+		all.Go(func() {
+			if err := c.release(ctx, k); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}

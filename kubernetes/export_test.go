@@ -1,0 +1,18 @@
+package kubernetes
+
+import "highlander"
+
+// Crash ends a node as SIGKILL ends a process: it says nothing more to the server.
+func (c *Cluster) Crash() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.end()
+	c.close(highlander.ErrClosed)
+	c.book.Close()
+	c.calls.Wait()
+	c.watching.Wait()
+	c.mender.tasks.Wait()
+	c.requests.hangUp()
+	close(c.done)
+}

@@ -1,0 +1,178 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"highlander"
+	"highlander/internal/lease"
+)
+
+// keeper renews one lease of this node until it is released or over. If its object
+// is deleted or edited by hand, it writes it anew at once, for as long as the
+// lease has not run out: nobody else can have been granted the id by then, and
+// the child need not notice. Only if another holder is there, the lease is lost.
+type keeper struct {
+	requests *requests
+	store    *store
+	terms    lease.Terms
+	log      *slog.Logger
+	name     string
+	claim    claim
+	object   *object // as it was written last; run and release take turns
+	lease    *lease.Lease
+
+	stop    context.CancelFunc
+	stopped chan struct{} // closed when run has returned
+}
+
+// writeTries is how often a request is made at once while others change the
+// object, too.
+const writeTries = 5
+
+// run renews until ctx or the lease ends. The first renewal is at a random
+// moment of the interval, so that those of leases won together are spread.
+func (k *keeper) run(ctx context.Context) {
+	defer close(k.stopped)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer k.lease.AfterFunc(cancel)()
+	pause, failures := rand.N(k.terms.Every), 0
+	for {
+		if !k.awaitTurn(ctx, pause) {
+			return
+		}
+		began := k.store.clock()
+		err := k.renew(ctx)
+		if err == nil {
+			failures, pause = 0, began+k.terms.Every-k.store.clock()
+			continue
+		}
+		failures++
+		pause = backOff(failures, k.terms.Every/3, err)
+	}
+}
+
+// awaitTurn waits until it is time to renew, or the object is not as it should
+// be. It returns false if ctx ended.
+func (k *keeper) awaitTurn(ctx context.Context, pause time.Duration) bool {
+	due := time.NewTimer(pause)
+	defer due.Stop()
+	for {
+		s, changed := k.store.look(k.name)
+		if s.object == nil || !k.claim.isHeldBy(s.record) || s.record.id != k.claim.id {
+			return ctx.Err() == nil
+		}
+		select {
+		case <-due.C:
+			return true
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// renew writes the claim into the object.
+func (k *keeper) renew(ctx context.Context) error {
+	for range writeTries {
+		if k.hasRunOut() || ctx.Err() != nil {
+			return nil
+		}
+		sent := k.store.clock()
+		err := k.write(ctx, k.claim.holds)
+		if err == nil {
+			k.lease.Renew(k.terms.Until(sent))
+			return nil
+		}
+		if !isOutdated(err) {
+			return err
+		}
+		mine, err := k.reread(ctx)
+		if err != nil {
+			return err
+		}
+		if !mine {
+			k.lease.Lose(highlander.ErrConflict)
+			return nil
+		}
+	}
+	return errors.New("others change the Lease object as fast as it is renewed")
+}
+
+// release writes that the child has stopped.
+func (k *keeper) release(ctx context.Context) error {
+	for failures := 0; ; failures++ {
+		err := k.write(ctx, k.claim.isReleased)
+		if err == nil {
+			return nil
+		}
+		if isOutdated(err) {
+			var mine bool
+			if mine, err = k.reread(ctx); err == nil && !mine {
+				return nil
+			}
+		}
+		if err != nil && (k.hasRunOut() || !sleep(ctx, backOff(failures, k.terms.Every/3, err))) {
+			return err
+		}
+	}
+}
+
+// write writes the object, as edit changes it, if it has not been changed by
+// others; or makes it, if it was deleted.
+func (k *keeper) write(ctx context.Context, edit func(*object, time.Time)) error {
+	o := k.object.DeepCopy()
+	edit(o, time.Now())
+	how := k.requests.update
+	if o.ResourceVersion == "" {
+		how = k.requests.create
+	}
+	got, err := how(ctx, o)
+	if err == nil {
+		k.object = got
+	}
+	return err
+}
+
+// reread looks at what others have made of the object, and returns whether this
+// claim may be written there.
+func (k *keeper) reread(ctx context.Context) (mine bool, err error) {
+	got, err := k.requests.get(ctx, k.name)
+	if err != nil {
+		return false, err
+	}
+	if got == nil {
+		if k.hasRunOut() {
+			return false, nil
+		}
+		k.log.Warn("the Lease object was deleted; making it again")
+		k.object = k.object.DeepCopy()
+		k.object.UID, k.object.ResourceVersion = "", ""
+		return true, nil
+	}
+	switch r := readRecord(got); {
+	case isForeign(got, k.claim.id):
+		k.log.Error("the Lease object is another program's now", "error", errForeign(k.claim.id, got))
+		return false, nil
+	case k.claim.isHeldBy(r):
+	case k.claim.mayTakeBack(r) && !k.hasRunOut():
+		k.log.Warn("the Lease object was changed by others; changing it back", "holder", r.holder, "their_token", r.token)
+	default:
+		k.log.Warn("the Lease object has another holder", "holder", r.holder, "their_token", r.token)
+		return false, nil
+	}
+	k.object = got
+	return true, nil
+}
+
+func (k *keeper) hasRunOut() bool { return k.store.clock() >= k.lease.Until() }
+
+// halt ends run and waits for it.
+func (k *keeper) halt() {
+	k.stop()
+	<-k.stopped
+}

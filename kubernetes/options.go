@@ -1,0 +1,84 @@
+package kubernetes
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"highlander/internal/lease"
+)
+
+// DefaultTTL is how long a lease lasts without renewal, unless WithTTL says
+// otherwise: as long as other programs on Kubernetes have it.
+const DefaultTTL = 15 * time.Second
+
+const (
+	minTTL     = 2 * time.Second
+	maxTTL     = 10 * time.Minute
+	maxNameLen = 128
+	renewals   = 5 // per TTL
+)
+
+// Option is a setting of New and Open.
+type Option func(*config)
+
+// WithName sets the first part of the node's name; it is the host name otherwise,
+// which is the pod's name in a pod. A random second part makes each start another
+// node.
+func WithName(name string) Option { return func(c *config) { c.name = name } }
+
+// WithTTL sets how long a lease lasts without renewal, in whole seconds. All nodes
+// should have the same.
+func WithTTL(ttl time.Duration) Option { return func(c *config) { c.ttl = ttl } }
+
+// WithLogger sets where the engine logs; it is slog.Default otherwise.
+func WithLogger(log *slog.Logger) Option { return func(c *config) { c.log = log } }
+
+type config struct {
+	name string
+	ttl  time.Duration
+	log  *slog.Logger
+}
+
+func newConfig(opts []Option) (config, error) {
+	c := config{ttl: DefaultTTL, log: slog.Default()}
+	for _, set := range opts {
+		set(&c)
+	}
+	if c.name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return c, fmt.Errorf("no name is given and the host name is not known: %w", err)
+		}
+		c.name = host
+	}
+	return c, c.check()
+}
+
+func (c config) check() error {
+	switch {
+	case c.log == nil:
+		return errors.New("the logger is nil")
+	case c.ttl < minTTL || c.ttl > maxTTL || c.ttl%time.Second != 0:
+		return fmt.Errorf("ttl %v: whole seconds from %v to %v are allowed", c.ttl, minTTL, maxTTL)
+	case len(c.name) > maxNameLen:
+		return fmt.Errorf("name %.20q... has %d bytes; at most %d are allowed", c.name, len(c.name), maxNameLen)
+	case strings.ContainsFunc(c.name, notInNames):
+		return fmt.Errorf("name %q: '#', spaces and control characters are not allowed", c.name)
+	case !utf8.ValidString(c.name):
+		return fmt.Errorf("name %q is not UTF-8", c.name)
+	}
+	return nil
+}
+
+func notInNames(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }
+
+func (c config) terms() lease.Terms { return lease.Terms{TTL: c.ttl, Every: c.ttl / renewals} }
+
+// timeout is how long a single request may take.
+func (c config) timeout() time.Duration { return max(c.ttl/renewals, time.Second/2) }

@@ -1,0 +1,173 @@
+package kubernetes
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
+)
+
+// requests are those that the engine makes of the server. Each has a time-out of
+// its own, so that a server that hangs does not eat a whole lease, and what is
+// answered is told to the store.
+type requests struct {
+	leases  coordination.LeaseInterface
+	clock   func() time.Duration
+	store   *store
+	timeout time.Duration
+	writing outage
+	starts  chan struct{} // has room for the requests of calls of Acquire, which are to leave room for renewals
+
+	heard  atomic.Int64 // when the server has answered last, by the clock
+	hangUp func()       // closes all connections; nil if they are not ours
+}
+
+// do makes a request. When the server was not heard of for all of its time, the
+// connection may be dead, without anybody having told us: a new one is tried next.
+func (r *requests) do(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	sent := r.clock()
+	err := f(ctx)
+	if err == nil || isAnswer(err) {
+		r.heard.Store(int64(r.clock()))
+		return err
+	}
+	if ctx.Err() == context.DeadlineExceeded && time.Duration(r.heard.Load()) < sent && r.hangUp != nil {
+		r.hangUp()
+	}
+	return err
+}
+
+// isAnswer reports whether the server has said that.
+func isAnswer(err error) bool { return apierrors.ReasonForError(err) != meta.StatusReasonUnknown }
+
+// isRefused reports whether the server has said that it did not do what it was
+// asked for. After any other error it may have.
+func isRefused(err error) bool {
+	return isOutdated(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsInvalid(err) || apierrors.IsTooManyRequests(err)
+}
+
+// isOutdated reports whether a request was refused because the object is not what
+// it was when it was seen.
+func isOutdated(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err)
+}
+
+// write makes a request that changes an object.
+func (r *requests) write(ctx context.Context, f func(context.Context) (*object, error)) (*object, error) {
+	var got *object
+	err := r.do(ctx, func(ctx context.Context) (err error) {
+		got, err = f(ctx)
+		return err
+	})
+	switch {
+	case err == nil:
+		r.store.observe(got)
+		r.writing.ends()
+		return got, nil
+	case isOutdated(err):
+		r.writing.ends()
+	case ctx.Err() == nil:
+		r.writing.begins(err)
+	}
+	return nil, err
+}
+
+func (r *requests) create(ctx context.Context, o *object) (*object, error) {
+	return r.write(ctx, func(ctx context.Context) (*object, error) {
+		return r.leases.Create(ctx, o, meta.CreateOptions{})
+	})
+}
+
+// update writes an object if it still has the version of o.
+func (r *requests) update(ctx context.Context, o *object) (*object, error) {
+	return r.write(ctx, func(ctx context.Context) (*object, error) {
+		return r.leases.Update(ctx, o, meta.UpdateOptions{})
+	})
+}
+
+// start makes a request of a call of Acquire.
+func (r *requests) start(ctx context.Context, f func(context.Context, *object) (*object, error), o *object) (*object, error) {
+	select {
+	case r.starts <- struct{}{}:
+		defer func() { <-r.starts }()
+		return f(ctx, o)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// get returns an object as it is now; nil if there is none.
+func (r *requests) get(ctx context.Context, name string) (*object, error) {
+	var got *object
+	err := r.do(ctx, func(ctx context.Context) (err error) {
+		got, err = r.leases.Get(ctx, name, meta.GetOptions{})
+		return err
+	})
+	switch {
+	case err == nil:
+		r.store.observe(got)
+		return got, nil
+	case apierrors.IsNotFound(err):
+		r.store.observeGone(name, "")
+		return nil, nil
+	}
+	return nil, err
+}
+
+func (r *requests) list(ctx context.Context) (*listed, error) {
+	l := &listed{asked: r.clock()}
+	err := r.do(ctx, func(ctx context.Context) error {
+		list, err := r.leases.List(ctx, meta.ListOptions{LabelSelector: selector})
+		if err == nil {
+			l.objects, l.version = list.Items, list.ResourceVersion
+		}
+		return err
+	})
+	return l, err
+}
+
+// listed is all objects at a time.
+type listed struct {
+	objects []object
+	version string
+	asked   time.Duration // before the request was sent
+}
+
+// watch asks for all changes after a version. It has no time-out.
+func (r *requests) watch(ctx context.Context, version string) (watch.Interface, error) {
+	return r.leases.Watch(ctx, meta.ListOptions{
+		LabelSelector:       selector,
+		ResourceVersion:     version,
+		AllowWatchBookmarks: true,
+	})
+}
+
+// backOff is the pause after the n-th failure in a row: longer each time, up to
+// a limit, at random, and as long as the server asks for.
+func backOff(n int, limit time.Duration, err error) time.Duration {
+	pause := min(limit, 100*time.Millisecond<<min(n, 10))
+	pause = pause/2 + rand.N(pause/2)
+	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
+		pause += min(time.Duration(seconds)*time.Second, limit)
+	}
+	return pause
+}
+
+// sleep returns false if ctx ended before the time was over.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

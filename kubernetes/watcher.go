@@ -1,0 +1,152 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+// watcher brings the store up to date: one list and one watch, for all ids.
+type watcher struct {
+	requests *requests
+	store    *store
+	mender   *mender
+	silence  time.Duration // after which a watch is taken for dead while leases should be renewed
+	watching outage
+
+	synced chan struct{} // closed after the first list
+	live   atomic.Bool   // what the store has is up to date
+}
+
+// run lists and watches until ctx ends.
+func (w *watcher) run(ctx context.Context) {
+	for failures := 0; ctx.Err() == nil; {
+		version, err := w.list(ctx)
+		if err == nil {
+			failures = 0
+			err = w.follow(ctx, version)
+		}
+		w.live.Store(false)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			w.watching.begins(err)
+			failures++
+		}
+		sleep(ctx, backOff(failures, maxWatchPause, err))
+	}
+}
+
+// maxWatchPause is the longest pause between two tries to list.
+const maxWatchPause = 2 * time.Second
+
+func (w *watcher) list(ctx context.Context) (version string, err error) {
+	listed, err := w.requests.list(ctx)
+	if err != nil {
+		return "", err
+	}
+	gone := w.store.replace(listed.objects, listed.version, listed.asked)
+	select {
+	case <-w.synced:
+	default:
+		close(w.synced)
+	}
+	w.mender.look(ctx, gone...)
+	for i := range listed.objects {
+		w.mender.look(ctx, listed.objects[i].Name)
+	}
+	return listed.version, nil
+}
+
+// follow watches from a version on. It returns nil when it is time to list again:
+// the server does not remember what came after the version, or the watch is
+// silent.
+func (w *watcher) follow(ctx context.Context, version string) error {
+	for ctx.Err() == nil {
+		began := time.Now()
+		next, err := w.watchOnce(ctx, version)
+		if err != nil || next == "" {
+			return err
+		}
+		version = next
+		if time.Since(began) < time.Second {
+			sleep(ctx, time.Second/2+rand.N(time.Second/2)) // a server that ends each watch at once
+		}
+	}
+	return nil
+}
+
+// watchOnce returns the version from which to go on when the server has ended the
+// watch, as it does each few minutes.
+func (w *watcher) watchOnce(ctx context.Context, version string) (next string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answer := time.AfterFunc(w.requests.timeout, cancel)
+	events, err := w.requests.watch(ctx, version)
+	if !answer.Stop() && err == nil {
+		events.Stop()
+		err = errors.New("no answer to a watch")
+	}
+	if isExpired(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer events.Stop()
+	w.watching.ends()
+	w.live.Store(true)
+	quiet := time.NewTicker(w.silence)
+	defer quiet.Stop()
+	for {
+		select {
+		case event, open := <-events.ResultChan():
+			if !open {
+				return version, nil
+			}
+			quiet.Reset(w.silence)
+			if event.Type == watch.Error {
+				if err := apierrors.FromObject(event.Object); !isExpired(err) {
+					return "", err
+				}
+				return "", nil
+			}
+			if version, err = w.take(ctx, event); err != nil {
+				return "", err
+			}
+		case <-quiet.C:
+			if w.store.anyHeld() {
+				return "", nil
+			}
+		case <-ctx.Done():
+			return "", nil
+		}
+	}
+}
+
+// isExpired reports whether the server has forgotten what came after a version.
+func isExpired(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) }
+
+// take takes note of an event and returns its version.
+func (w *watcher) take(ctx context.Context, event watch.Event) (version string, err error) {
+	o, ok := event.Object.(*object)
+	if !ok {
+		return "", fmt.Errorf("the watch has told of a %T", event.Object)
+	}
+	switch event.Type {
+	case watch.Added, watch.Modified:
+		w.store.observe(o)
+		w.mender.look(ctx, o.Name)
+	case watch.Deleted:
+		w.store.observeGone(o.Name, o.ResourceVersion)
+		w.mender.look(ctx, o.Name)
+	}
+	return o.ResourceVersion, nil
+}
