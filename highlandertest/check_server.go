@@ -58,6 +58,14 @@ func (o *outage) settled(l *lease, fault time.Time) {
 	})
 }
 
+// mustBeLost checks that a has lost its lease.
+func (o *outage) mustBeLost() {
+	o.t.Helper()
+	if o.lease.Err() == nil {
+		o.t.Errorf("the %v is held, though the holder has not heard from the server for a TTL", o.lease)
+	}
+}
+
 // runsOut waits until a lease that is lost has run out.
 func (o *outage) runsOut(l *lease) {
 	o.t.Helper()
@@ -72,15 +80,16 @@ func (o *outage) runsOut(l *lease) {
 // breaks has something break, and a newcomer appear at that moment. It mends it
 // when a was told that its lease is lost: while the child stops, a renewal that
 // gets through must not make anything better or worse.
-func breaks(s *script, fault func(t *testing.T) (mend func())) {
-	o := newOutage(s)
-	mend := fault(s.t)
+func (o *outage) breaks(fault func(t *testing.T) (mend func())) {
+	o.t.Helper()
+	began := time.Now()
+	mend := fault(o.t)
 	defer mend()
 	o.newcomer("d")
-	s.receive(o.lease.Done(), "Done of the %v is closed", o.lease)
+	o.settled(o.lease, began)
 	mend()
+	o.eventually("the server has had the time to give the id to somebody else", o.passes(o.fixture.TTL/4))
 	o.runsOut(o.lease)
-	s.eachHasItsTurn(o.runners)
 }
 
 func serverRestarts(s *script) {
@@ -96,12 +105,18 @@ func serverRestarts(s *script) {
 
 func serverHangs(s *script) {
 	s.needs(s.fixture.Server.Hang != nil, "Hang")
-	breaks(s, s.fixture.Server.Hang)
+	o := newOutage(s)
+	o.breaks(s.fixture.Server.Hang)
+	o.mustBeLost()
+	s.eachHasItsTurn(o.runners)
 }
 
+// credentialsDenied may leave the sessions that are open as they are.
 func credentialsDenied(s *script) {
 	s.needs(s.fixture.Server.Deny != nil, "Deny")
-	breaks(s, s.fixture.Server.Deny)
+	o := newOutage(s)
+	o.breaks(s.fixture.Server.Deny)
+	s.eachHasItsTurn(o.runners)
 }
 
 // holderUnheard drops what the holder sends: others get the id when its lease has
@@ -121,7 +136,10 @@ func holderUnheard(s *script) {
 // as it cannot know.
 func holderDeaf(s *script) {
 	s.needs(s.fixture.Server.CutReceive != nil, "CutReceive")
-	breaks(s, func(t *testing.T) func() { return s.fixture.Server.CutReceive(t, s.nodes[0]) })
+	o := newOutage(s)
+	o.breaks(func(t *testing.T) func() { return s.fixture.Server.CutReceive(t, s.nodes[0]) })
+	o.mustBeLost()
+	s.eachHasItsTurn(o.runners)
 }
 
 // waiterDeaf drops what a waiter is sent, which is the news that it has the lease:

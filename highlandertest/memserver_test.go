@@ -66,11 +66,13 @@ const (
 	givesUpWaiting
 	forgetsTokens
 	tellsLate
+	neverTells
 	losesOnError
 	losesSoon
 	neverLoses
 	believesInSending
 	takesAgain
+	losesOtherwise
 )
 
 const (
@@ -390,8 +392,11 @@ func (n *memNode) newClaim() string {
 
 func (n *memNode) grant(id, claim string, token uint64, opts highlander.AcquireOptions, sent time.Duration, endTurn func()) *core.Lease {
 	stopWithin := opts.StopWithin
-	if n.server.broken == tellsLate {
+	switch n.server.broken {
+	case tellsLate:
 		stopWithin = 0
+	case neverTells:
+		stopWithin = -time.Hour
 	}
 	l := n.book.Grant(core.Grant{ID: id, Token: token, StopWithin: stopWithin, Until: n.until(sent), End: endTurn,
 		Release: func(ctx context.Context) error { return n.letGo(ctx, id, claim) }})
@@ -441,6 +446,8 @@ func (n *memNode) renew(l *core.Lease, claim string) {
 	}
 	ok, err := call(n.ctx, n, func() bool { return n.server.renew(l.ID(), claim) })
 	switch {
+	case err != nil && n.server.broken == losesOtherwise:
+		l.Lose(errDown)
 	case err != nil && (n.server.broken == losesOnError || n.server.broken == losesSoon), err == nil && !ok:
 		l.Lose(highlander.ErrLeaseLost)
 	case err == nil || n.server.broken == neverLoses:

@@ -83,7 +83,6 @@ func (r *runner) live() {
 	if l.Err() == nil { // else the child is not started at all
 		r.runChild(sp, l)
 	}
-	r.timeline.released(sp)
 	ctx, cancel := context.WithTimeout(context.Background(), r.s.fixture.TTL)
 	defer cancel()
 	_ = l.Release(ctx) // the server may be away; then others wait for the end of the lease
