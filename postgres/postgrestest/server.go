@@ -212,19 +212,19 @@ func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.It
 
 // URL is for clients: User with Password, in Database, over TCP.
 func (s *Server) URL() string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(User, Password), Host: s.Addr(), Path: Database, RawQuery: "sslmode=disable"}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(User, Password), Host: s.Addr(), Path: "/" + Database, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
 // SocketURL is URL over the unix socket.
 func (s *Server) SocketURL() string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(User, Password), Path: Database, RawQuery: s.socketQuery()}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(User, Password), Path: "/" + Database, RawQuery: s.socketQuery()}
 	return u.String()
 }
 
 // AdminURL is for the superuser, over the unix socket, in Database.
 func (s *Server) AdminURL() string {
-	u := url.URL{Scheme: "postgres", User: url.User("postgres"), Path: Database, RawQuery: s.socketQuery()}
+	u := url.URL{Scheme: "postgres", User: url.User("postgres"), Path: "/" + Database, RawQuery: s.socketQuery()}
 	return u.String()
 }
 

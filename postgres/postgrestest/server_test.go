@@ -52,6 +52,9 @@ func TestServerAnswersOnAllItsAddresses(t *testing.T) {
 		if got := ask(t, conn, "select current_user::text"); got != user {
 			t.Errorf("%s: user %q; want %q", url, got, user)
 		}
+		if got := ask(t, conn, "select current_database()::text"); got != postgrestest.Database {
+			t.Errorf("%s: database %q; want %q", url, got, postgrestest.Database)
+		}
 		if got := ask(t, conn, "show max_connections"); got != "17" {
 			t.Errorf("%s: max_connections %s; the setting says 17", url, got)
 		}

@@ -1,0 +1,186 @@
+package postgres
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"highlander/internal/lease"
+)
+
+const (
+	// DefaultTTL is how long a lease lasts without renewal, unless WithTTL or
+	// ttl= says otherwise: highlander.DefaultShutdown fits into it.
+	DefaultTTL = 12 * time.Second
+
+	// DefaultSchema is where the tables are, unless WithSchema or schema= says
+	// otherwise.
+	DefaultSchema = "highlander"
+
+	minTTL       = time.Second
+	maxTTL       = 2 * time.Minute // below the keepalive of the sockets here: see wire
+	maxNameLen   = 128
+	maxSchemaLen = 63 // of an identifier of PostgreSQL
+
+	beatShare = 4 // a lease is renewed every TTL/4
+)
+
+// Option is a setting of a Cluster.
+type Option func(*config)
+
+// config is what a Cluster is made of.
+type config struct {
+	name   string
+	ttl    time.Duration
+	schema string
+	log    *slog.Logger
+
+	conn   *pgx.ConnConfig
+	before beforeConnect
+	hash   func(string) uint64 // for tests: in place of hash64
+}
+
+// WithName sets the first part of the node's name; the host name by default.
+// Nodes may share it: the second part is random.
+func WithName(name string) Option { return func(c *config) { c.name = name } }
+
+// WithTTL sets how long a lease lasts without renewal, 1 s to 2 min; DefaultTTL by
+// default. Nodes may differ in it. The time that a child may take to stop must fit
+// into it: see Cluster.CheckStopWithin.
+func WithTTL(ttl time.Duration) Option { return func(c *config) { c.ttl = ttl } }
+
+// WithSchema sets the schema of the tables; DefaultSchema by default. Nodes of one
+// cluster share it; clusters in other schemas are strangers.
+func WithSchema(schema string) Option { return func(c *config) { c.schema = schema } }
+
+// WithLogger sets where outages and take-overs are logged; slog.Default() by
+// default.
+func WithLogger(log *slog.Logger) Option { return func(c *config) { c.log = log } }
+
+func newConfig(conn *pgx.ConnConfig, before beforeConnect, opts []Option) (config, error) {
+	c := config{ttl: DefaultTTL, schema: DefaultSchema, conn: conn, before: before, hash: hash64}
+	for _, opt := range opts {
+		opt(&c)
+	}
+	if c.name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return c, fmt.Errorf("name is empty and the host name is not known: %w", err)
+		}
+		c.name = host
+	}
+	c.log = cmp.Or(c.log, slog.Default()).With("engine", "postgres")
+	return c, cmp.Or(checkName(c.name), checkTTL(c.ttl), checkSchema(c.schema))
+}
+
+func checkName(name string) error {
+	switch {
+	case len(name) > maxNameLen:
+		return fmt.Errorf("name has %d bytes; at most %d are allowed", len(name), maxNameLen)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("name %q is not UTF-8", name)
+	case strings.ContainsFunc(name, notInNames):
+		return fmt.Errorf("name %q: '#', spaces and control characters are not allowed", name)
+	}
+	return nil
+}
+
+func notInNames(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }
+
+func checkTTL(ttl time.Duration) error {
+	if ttl < minTTL || ttl > maxTTL {
+		return fmt.Errorf("ttl %v: a time from %v to %v, such as 12s, is allowed", ttl, minTTL, maxTTL)
+	}
+	return nil
+}
+
+func checkSchema(schema string) error {
+	switch {
+	case schema == "" || len(schema) > maxSchemaLen:
+		return fmt.Errorf("schema %q has %d bytes; 1 to %d are allowed", schema, len(schema), maxSchemaLen)
+	case !utf8.ValidString(schema) || strings.ContainsFunc(schema, unicode.IsControl):
+		return fmt.Errorf("schema %q: UTF-8 without control characters is allowed", schema)
+	case strings.HasPrefix(schema, "pg_"):
+		return fmt.Errorf("schema %q: names that begin with pg_ are PostgreSQL's own", schema)
+	}
+	return nil
+}
+
+// terms are how long leases last here.
+func (c config) terms() lease.Terms { return lease.Terms{TTL: c.ttl, Every: c.ttl / beatShare} }
+
+// opTimeout is how long the server may take to answer before the connection is
+// taken for dead. Nothing is lost with it: see session.adopt.
+func (c config) opTimeout() time.Duration { return max(c.ttl/beatShare, 2*time.Second) }
+
+// parseURL takes what is ours out of a URL and gives the rest to pgx.
+func parseURL(raw string) (*pgx.ConnConfig, []Option, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		if detail := (*url.Error)(nil); errors.As(err, &detail) {
+			err = detail.Err // without the URL, which may have a password in it
+		}
+		return nil, nil, err
+	}
+	if u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return nil, nil, fmt.Errorf("scheme %q; postgres://USER@HOST:PORT/DATABASE is allowed", u.Scheme)
+	}
+	values, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, nil, fmt.Errorf("parameters: %w", err)
+	}
+	opts, err := ownParams(values)
+	if err != nil {
+		return nil, nil, err
+	}
+	u.RawQuery = values.Encode()
+	conn, err := pgx.ParseConfig(u.String())
+	if err != nil {
+		if detail := (*pgconn.ParseConfigError)(nil); errors.As(err, &detail) && detail.Unwrap() != nil {
+			err = detail.Unwrap() // without the URL
+		}
+		return nil, nil, err
+	}
+	return conn, opts, nil
+}
+
+// ownParams takes our parameters out of values.
+func ownParams(values url.Values) (opts []Option, err error) {
+	for name, option := range map[string]func(value string) (Option, error){
+		"name":   func(value string) (Option, error) { return WithName(value), nil },
+		"schema": func(value string) (Option, error) { return WithSchema(value), nil },
+		"ttl": func(value string) (Option, error) {
+			ttl, err := time.ParseDuration(value)
+			if err != nil {
+				return nil, fmt.Errorf("ttl=%s: a time from %v to %v, such as 12s, is allowed", value, minTTL, maxTTL)
+			}
+			return WithTTL(ttl), nil
+		},
+	} {
+		given := values[name]
+		values.Del(name)
+		switch {
+		case len(given) > 1:
+			return nil, fmt.Errorf("parameter %q is given %d times; once is allowed", name, len(given))
+		case len(given) == 1 && given[0] == "":
+			return nil, fmt.Errorf("parameter %q has no value; leave it out or give one", name)
+		case len(given) == 1:
+			opt, err := option(given[0])
+			if err != nil {
+				return nil, err
+			}
+			opts = append(opts, opt)
+		}
+	}
+	return opts, nil
+}

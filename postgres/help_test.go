@@ -1,0 +1,99 @@
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"highlander/postgres"
+	"highlander/postgres/postgrestest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if shared.server != nil {
+		if err := shared.server.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// shared is the server of the tests that do nothing to it: each has a schema of
+// its own.
+var shared struct {
+	sync.Once
+	server *postgrestest.Server
+	err    error
+}
+
+func sharedServer(t *testing.T) *postgrestest.Server {
+	t.Helper()
+	postgrestest.Need(t)
+	shared.Do(func() { shared.server, shared.err = postgrestest.Start() })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.server
+}
+
+var schemas atomic.Int64
+
+// newSchema returns the name of one that was not used yet.
+func newSchema() string { return fmt.Sprintf("highlander_%d", schemas.Add(1)) }
+
+// world is a cluster at a server.
+type world struct {
+	*testing.T
+	server *postgrestest.Server
+	schema string
+	ttl    time.Duration
+	nodes  []*postgres.Cluster
+}
+
+func newWorld(t *testing.T, server *postgrestest.Server, ttl time.Duration) *world {
+	w := &world{T: t, server: server, schema: newSchema(), ttl: ttl}
+	t.Cleanup(func() {
+		for _, c := range w.nodes {
+			_ = c.Close()
+		}
+	})
+	return w
+}
+
+// open opens a node that connects by a URL.
+func (w *world) open(url, name string, opts ...postgres.Option) *postgres.Cluster {
+	w.Helper()
+	opts = append([]postgres.Option{postgres.WithName(name), postgres.WithTTL(w.ttl), postgres.WithSchema(w.schema), postgres.WithLogger(testLogger(w.T, name))}, opts...)
+	c, err := postgres.Open(url, opts...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.nodes = append(w.nodes, c)
+	return c
+}
+
+// admin runs a question of the superuser that has one number as its answer.
+func (w *world) admin(sql string, args ...any) (answer int) {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, w.server.AdminURL())
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	sql = strings.ReplaceAll(sql, "$schema", pgx.Identifier{w.schema}.Sanitize())
+	if err := conn.QueryRow(ctx, sql, args...).Scan(&answer); err != nil {
+		w.Fatalf("%s: %v", sql, err)
+	}
+	return answer
+}

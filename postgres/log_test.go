@@ -1,0 +1,37 @@
+package postgres_test
+
+import (
+	"bytes"
+	"log/slog"
+	"sync"
+	"testing"
+)
+
+// testLogger logs to the test, until that has ended.
+func testLogger(t *testing.T, name string) *slog.Logger {
+	out := &testLog{t: t, name: name}
+	t.Cleanup(out.stop)
+	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+type testLog struct {
+	name string
+
+	mu sync.Mutex
+	t  *testing.T // nil when the test has ended
+}
+
+func (l *testLog) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.t != nil {
+		l.t.Logf("%s: %s", l.name, bytes.TrimSpace(line))
+	}
+	return len(line), nil
+}
+
+func (l *testLog) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.t = nil
+}

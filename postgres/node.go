@@ -1,0 +1,213 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"highlander"
+	"highlander/internal/lease"
+)
+
+// node is what competes for ids. One goroutine owns all of it but the inbox.
+type node struct {
+	c     *config
+	clock func() time.Duration
+	book  *lease.Book
+	seats atomic.Int64
+
+	inbox inbox
+	stop  context.CancelCauseFunc
+	ended chan struct{} // closed when the goroutine has returned
+	crash atomic.Bool   // for tests: end as if killed
+
+	claims  map[int64]*claim // that wait, by seat
+	holds   map[string]*hold // by id
+	floors  map[string]int64 // the highest token heard of, of ids that are waited for
+	leaving []*claim         // that were given up, and are in the queue
+	calls   map[string]bool  // ids that we are called to take
+	old     []*session       // sessions that have ended, and are not put away
+
+	until    time.Duration // when leases run out, as far as they are renewed
+	nextBeat time.Duration
+	pause    time.Duration // no work before that
+	peers    map[int64]*peer
+	ends     ends   // counted when the peers were seen
+	gone     []gone // sessions that have ended, as the ring says
+	look     bool   // at the peers, at once
+
+	questions []question
+}
+
+func newNode(c *config, clock func() time.Duration) *node {
+	return &node{
+		c: c, clock: clock, book: lease.NewBook(clock, c.log),
+		inbox: inbox{wake: make(chan struct{}, 1)}, ended: make(chan struct{}),
+		claims: map[int64]*claim{}, holds: map[string]*hold{}, floors: map[string]int64{}, calls: map[string]bool{},
+	}
+}
+
+// inbox is what the goroutine is to do.
+type inbox struct {
+	mu     sync.Mutex
+	todo   []func()
+	closed bool
+	wake   chan struct{}
+}
+
+// do has f called by the goroutine, and reports false if that has ended.
+func (n *node) do(f func()) bool {
+	n.inbox.mu.Lock()
+	defer n.inbox.mu.Unlock()
+	if n.inbox.closed {
+		return false
+	}
+	n.inbox.todo = append(n.inbox.todo, f)
+	select {
+	case n.inbox.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+func (n *node) doAll() {
+	n.inbox.mu.Lock()
+	todo := n.inbox.todo
+	n.inbox.todo = nil
+	n.inbox.mu.Unlock()
+	for _, f := range todo {
+		f()
+	}
+}
+
+// claim puts a claim where the server will hear of it.
+func (n *node) claim(cl *claim) {
+	if cl.place.Load() == claimWaits {
+		n.claims[cl.seat] = cl
+	}
+}
+
+func (n *node) start() {
+	ctx, stop := context.WithCancelCause(context.Background())
+	n.stop = stop
+	go n.run(ctx)
+}
+
+// close ends everything. It may be called again, and concurrently.
+func (n *node) close() {
+	n.stop(highlander.ErrClosed)
+	<-n.ended
+}
+
+// run has one session after the other.
+func (n *node) run(ctx context.Context) {
+	defer n.end()
+	var outage outage
+	for ctx.Err() == nil {
+		s, err := n.connect(ctx)
+		if err == nil {
+			outage.over(n.c.log)
+			began := time.Now()
+			s.lost = n.serve(ctx, s)
+			outage.lasted(time.Since(began))
+			n.leave(ctx, s)
+			err = s.lost
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if permanent := (permanentError{}); errors.As(err, &permanent) {
+			n.c.log.Error("cannot take part", "err", err)
+			n.failAll(permanent)
+		}
+		n.sleep(ctx, outage.next(n.c.log, err))
+	}
+}
+
+// connect opens a session and puts away those before it.
+func (n *node) connect(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*n.c.opTimeout())
+	defer cancel()
+	sent := n.clock()
+	s, err := n.openSession(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n.newServer()
+	if err := n.succeed(ctx, s, sent); err != nil {
+		n.leave(ctx, s)
+		return nil, err
+	}
+	return s, nil
+}
+
+// leave ends a session whose leases, if there are any, are still to be dealt with
+// by the next one.
+func (n *node) leave(ctx context.Context, s *session) {
+	if ctx.Err() != nil && context.Cause(ctx) == highlander.ErrClosed && !n.crash.Load() {
+		n.sayGoodbye(s)
+	}
+	if n.crash.Load() {
+		s.wires.close()
+	}
+	s.end()
+	for _, h := range n.holds {
+		h.locked = false
+	}
+	n.old = append(n.old, s)
+}
+
+// end is the end of the goroutine.
+func (n *node) end() {
+	n.inbox.mu.Lock()
+	n.inbox.closed = true
+	n.inbox.mu.Unlock()
+	n.doAll()
+	n.failAll(highlander.ErrClosed)
+	n.book.Close()
+	for _, s := range n.old {
+		s.cut()
+	}
+	close(n.ended)
+}
+
+func (n *node) failAll(err error) {
+	n.doAll()
+	for seat, cl := range n.claims {
+		cl.fail(err)
+		delete(n.claims, seat)
+	}
+}
+
+// sleep waits before the next attempt, and goes on at once when there is nothing
+// to be done but to stop.
+func (n *node) sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// retryable reports whether the same statements may well succeed in a moment, in
+// this session.
+func retryable(err error) bool {
+	pgErr := (*pgconn.PgError)(nil)
+	if !errors.As(err, &pgErr) {
+		return false
+	}
+	switch pgErr.Code {
+	case codeLockNotAvailable, codeDeadlock, codeSerialization, codeUniqueViolation:
+		return true
+	}
+	return false
+}
+
+// jitter spreads what many nodes do at once.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

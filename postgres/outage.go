@@ -1,0 +1,49 @@
+package postgres
+
+import (
+	"log/slog"
+	"time"
+)
+
+const (
+	firstPause   = 20 * time.Millisecond
+	longestPause = 2 * time.Second
+)
+
+// outage is the time without a session: how often to try, and what to log.
+type outage struct {
+	began time.Time
+	pause time.Duration
+	last  string
+}
+
+// next notes a failure and returns how long to wait before the next attempt.
+func (o *outage) next(log *slog.Logger, err error) time.Duration {
+	switch {
+	case o.began.IsZero():
+		o.began, o.pause = time.Now(), max(o.pause, firstPause)
+		log.Warn("no session at the server; trying for as long as it takes", "err", err)
+	case err.Error() != o.last:
+		log.Debug("still no session at the server", "err", err)
+	}
+	o.last = err.Error()
+	wait := jitter(o.pause)
+	o.pause = min(2*o.pause, longestPause)
+	return wait
+}
+
+// over notes that there is a session.
+func (o *outage) over(log *slog.Logger) {
+	if !o.began.IsZero() {
+		log.Info("there is a session at the server again", "after", time.Since(o.began).Round(time.Millisecond))
+	}
+	o.began = time.Time{}
+}
+
+// lasted notes how long the session has lasted: after one that was short, the next
+// attempt is not at once.
+func (o *outage) lasted(d time.Duration) {
+	if d > longestPause {
+		o.pause = 0
+	}
+}

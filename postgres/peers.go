@@ -1,0 +1,211 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// What a node knows of the other sessions. A session is over when its holder says
+// so, when there is proof that its process is dead (death.go), or when it was not
+// renewed for its TTL, by the clock here and as seen in one session of our own:
+// then its leases have run out by its own clock, which began to count before the
+// renewal was sent. A session that has vanished proves nothing: somebody may have
+// ended it, while the process goes on, and its child stops.
+
+const (
+	// The counters come first: who is alive after that has not been counted.
+	countEnds = `select sessions_abandoned, sessions_fatal, sessions_killed, coalesce(stats_reset, 'epoch') from pg_stat_database where datname = current_database()`
+
+	// The rows of leases remember sessions whose row in nodes is gone.
+	listNodes = `select session, name, ttl_ms, beat, direct, work_pid, ring_pid from $schema.nodes
+		union all
+		select session, min(node), max(ttl_ms), -1, false, 0, 0 from $schema.leases l
+		where not released and not exists (select from $schema.nodes n where n.session = l.session) group by session`
+
+	listLocks = `select objid::bigint, pid from pg_locks where locktype = 'advisory' and classid::bigint = $1 and objsubid = 1 and granted and mode = 'ExclusiveLock'
+		and database = (select oid from pg_database where datname = current_database())`
+)
+
+// ends are how sessions of the database have ended until now.
+type ends struct {
+	abandoned, fatal, killed int64
+	reset                    time.Time
+}
+
+func (e *ends) scan(row pgx.Row) error {
+	return row.Scan(&e.abandoned, &e.fatal, &e.killed, &e.reset)
+}
+
+// peer is another session, or what is left of it.
+type peer struct {
+	session int64
+	name    string
+	ttl     time.Duration
+	beat    int64
+	direct  bool
+	pids    [2]int32 // of the backends of work and ring
+
+	seen  time.Duration // when this beat was seen first
+	alive bool          // it had both its locks when the ends were counted
+}
+
+// runsOut is when the leases of a session are over that is not renewed any more.
+func (p *peer) runsOut() time.Duration { return p.seen + p.ttl }
+
+// lockHeld is the lock of a connection of a session.
+type lockHeld struct {
+	object int64
+	pid    int32
+}
+
+// sight is what is seen at one moment.
+type sight struct {
+	ends  ends
+	peers []peer
+	locks []lockHeld
+}
+
+func (v *sight) addTo(b *batch) {
+	b.add(countEnds).QueryRow(v.ends.scan)
+	collect(b.add(listNodes), &v.peers, func(rows pgx.Rows, p *peer) error {
+		var ttl int64
+		if err := rows.Scan(&p.session, &p.name, &ttl, &p.beat, &p.direct, &p.pids[0], &p.pids[1]); err != nil {
+			return err
+		}
+		p.ttl = time.Duration(ttl) * time.Millisecond
+		return nil
+	})
+	collect(b.add(listLocks, int64(b.s.c.sessionClass())), &v.locks, func(rows pgx.Rows, l *lockHeld) error {
+		return rows.Scan(&l.object, &l.pid)
+	})
+}
+
+// newServer forgets what was seen in an earlier session: the server may have been
+// another one, or have forgotten what it had written.
+func (n *node) newServer() { n.peers, n.gone, n.look = nil, nil, true }
+
+// see takes in what was seen just now, and turns the ring to who is before us.
+func (n *node) see(ctx context.Context, s *session, v sight) error {
+	now := n.clock()
+	locked := map[int64]bool{}
+	for _, l := range v.locks {
+		locked[l.object] = true
+	}
+	peers := map[int64]*peer{}
+	var ring []int64
+	for _, p := range v.peers {
+		if p.session == s.number {
+			continue
+		}
+		p.seen = now
+		if known := n.peers[p.session]; known != nil && known.beat == p.beat {
+			p.seen = known.seen
+		}
+		work, ringObject := int64(uint32(n.c.workKey(p.session))), int64(uint32(n.c.ringKey(p.session)))
+		p.alive = locked[work] && locked[ringObject]
+		if locked[work] {
+			ring = append(ring, p.session)
+		}
+		peers[p.session] = &p
+	}
+	n.peers, n.ends = peers, v.ends
+	return n.turnRing(ctx, s, before(ring, s.number))
+}
+
+// before returns the session before one in the ring of all; zero if there is no
+// other.
+func before(sessions []int64, one int64) int64 {
+	if len(sessions) == 0 {
+		return 0
+	}
+	slices.Sort(sessions)
+	i, _ := slices.BinarySearch(sessions, one)
+	return sessions[(i+len(sessions)-1)%len(sessions)]
+}
+
+// expire ends the sessions that have run out.
+func (n *node) expire(ctx context.Context, s *session) error {
+	for _, p := range n.peers {
+		if n.clock() < p.runsOut() {
+			continue
+		}
+		if err := n.expirePeer(ctx, s, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *node) expirePeer(ctx context.Context, s *session, p *peer) error {
+	over, err := n.stillAt(ctx, s, p)
+	if err != nil || !over {
+		n.look = true
+		return err
+	}
+	if err := s.terminate(ctx, p.session); err != nil {
+		return err
+	}
+	n.c.log.Info("a node has not renewed its leases for its TTL; taking over", "peer", p.name, "ttl", p.ttl)
+	return n.bury(ctx, s, p, false)
+}
+
+// stillAt reports whether a session is at the beat that was seen last.
+func (n *node) stillAt(ctx context.Context, s *session, p *peer) (still bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, n.c.opTimeout())
+	defer cancel()
+	err = s.work.QueryRow(ctx, inSchema(n.c.schema, "select coalesce((select beat from $schema.nodes where session = $1), -1) = $2"), p.session, p.beat).Scan(&still)
+	if err != nil {
+		return false, fmt.Errorf("look at node %s: %w", p.name, err)
+	}
+	return still, nil
+}
+
+const (
+	// fence is what a late renewal runs into. It does not matter to the dead.
+	fence = `delete from $schema.nodes where session = $1 and ($3 or beat = $2)`
+
+	lockIDsOf = `select id from $schema.leases l where session = $1 and not released
+		or exists (select from $schema.waiters w where w.id = l.id and w.session = $1) order by id for update`
+
+	freeIDsOf = `with freed as (
+			update $schema.leases set released = true where session = $1 and not released
+			and not exists (select from $schema.nodes where session = $1) returning id
+		), left_queue as (
+			delete from $schema.waiters where session = $1 and not exists (select from $schema.nodes where session = $1) returning id
+		), first as (
+			select distinct on (w.id) w.id, w.session from $schema.waiters w
+			where w.session <> $1 and (w.id in (select id from freed) or w.id in (select l.id from left_queue join $schema.leases l using (id) where l.released))
+			order by w.id, w.place
+		)
+		select (select count(*) from freed), case when first.id is not null then pg_notify($2, 'take ' || first.session || ' ' || first.id)::text end
+		from (select 1) as one left join first on true`
+)
+
+// bury ends a session that is over, and calls those who wait for what it had. If
+// it is not dead and was renewed after all, nothing happens.
+func (n *node) bury(ctx context.Context, s *session, p *peer, dead bool) error {
+	var freed int
+	b := s.newBatch()
+	b.add(dontWaitForDisk)
+	b.add(fence, p.session, p.beat, dead)
+	b.add(lockIDsOf, p.session)
+	b.add(freeIDsOf, p.session, n.c.channel()).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			if err := rows.Scan(&freed, nil); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+	b.add("select pg_notify($1, 'ring')", n.c.channel())
+	if err := b.send(ctx); err != nil {
+		return fmt.Errorf("take over from node %s: %w", p.name, err)
+	}
+	n.look = true
+	n.c.log.Info("freed what a node had", "peer", p.name, "ids", freed)
+	return nil
+}

@@ -1,0 +1,316 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// What goes on in the queues of ids. All statements of a batch are one
+// transaction, and each sees what was committed before it began. Whoever changes
+// anything about an id locks its row of leases first, in the order of ids: so a
+// release and a new waiter cannot miss each other.
+const (
+	lockRows = `select id, key, token, node, released from $schema.leases where id = any($1) order by id for update`
+
+	makeRows = `insert into $schema.leases (id, key, token, session, node, meta, since, ttl_ms, released)
+		select id, key, 0, 0, '', '', clock_timestamp(), 0, true from unnest($1::text[], $2::bigint[]) as wanted(id, key)
+		on conflict do nothing`
+
+	joinQueues = `insert into $schema.waiters (session, seat, id)
+		select $1, seat, id from unnest($2::bigint[], $3::text[]) with ordinality as wanted(seat, id, nr) order by nr
+		on conflict do nothing`
+
+	// A lease is for the first in the queue, if the one before is over. Its token
+	// is larger than all that anybody here has heard of, and than those that
+	// nobody remembers: time goes on, in microseconds.
+	takeFirst = `with firsts as (
+			select distinct on (id) id, session, seat from $schema.waiters where id = any($1) order by id, place
+		), mine as materialized (
+			select l.id, l.key, f.seat from firsts f join $schema.leases l using (id)
+			where f.session = $2 and f.seat = any($5) and l.released and exists (select from $schema.nodes n where n.session = $2)
+		), locked as materialized (
+			select id, key, seat, pg_try_advisory_lock(key) as got from mine
+		), taken as (
+			update $schema.leases l set token = greatest(l.token + 1, w.floor + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint),
+				session = $2, node = $3, meta = w.meta, since = clock_timestamp(), ttl_ms = $4, released = false
+			from locked k join unnest($5::bigint[], $6::text[], $7::bigint[]) as w(seat, meta, floor) using (seat)
+			where l.id = k.id and k.got returning l.id, l.token, l.since
+		), left_queue as (
+			delete from $schema.waiters w using locked k where w.session = $2 and w.seat = k.seat and k.got
+		)
+		select k.id, k.key, k.seat, k.got, coalesce(t.token, 0), coalesce(t.since, now()) from locked k left join taken t using (id)`
+
+	leaveQueues = `delete from $schema.waiters where session = $1 and seat = any($2)`
+
+	// callFirst calls those who are first in a queue, where the id is free.
+	callFirst = `select pg_notify($2, 'take ' || first.session || ' ' || first.id) from (
+			select distinct on (w.id) w.id, w.session from $schema.waiters w join $schema.leases l using (id)
+			where w.id = any($1) and l.released order by w.id, w.place
+		) as first`
+
+	// markReleased says that leases are over. A row that somebody has deleted is
+	// made anew, so that the token is remembered.
+	markReleased = `insert into $schema.leases as l (id, key, token, session, node, meta, since, ttl_ms, released)
+		select id, key, token, 0, '', '', clock_timestamp(), 0, true from unnest($1::text[], $2::bigint[], $3::bigint[]) as done(id, key, token)
+		on conflict (id) do update set released = true where l.token = excluded.token`
+
+	unlock = `select pg_advisory_unlock(key) from unnest($1::bigint[]) as held(key)`
+
+	// What is lost with it in a crash of the server is found out after a TTL.
+	dontWaitForDisk = `select set_config('synchronous_commit', 'off', true)`
+)
+
+// batch are statements of one transaction and what to do with their results.
+type batch struct {
+	s     *session
+	batch pgx.Batch
+}
+
+func (s *session) newBatch() *batch { return &batch{s: s} }
+
+func (b *batch) add(sql string, args ...any) *pgx.QueuedQuery {
+	return b.batch.Queue(inSchema(b.s.c.schema, sql), args...)
+}
+
+// send carries the batch out. What its functions were given counts only if there
+// is no error: before that, it may be rolled back.
+func (b *batch) send(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, b.s.c.opTimeout())
+	defer cancel()
+	return b.s.work.SendBatch(ctx, &b.batch).Close()
+}
+
+// collect is for batch.add: it gathers the rows of one statement.
+func collect[T any](q *pgx.QueuedQuery, into *[]T, scan func(pgx.Rows, *T) error) {
+	q.Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var row T
+			if err := scan(rows, &row); err != nil {
+				return err
+			}
+			*into = append(*into, row)
+		}
+		return rows.Err()
+	})
+}
+
+// row is one of leases, as far as the queue is concerned.
+type row struct {
+	id       string
+	key      int64
+	token    int64
+	node     string
+	released bool
+}
+
+func scanRow(rows pgx.Rows, r *row) error {
+	return rows.Scan(&r.id, &r.key, &r.token, &r.node, &r.released)
+}
+
+// taken is what came of an attempt to take an id.
+type taken struct {
+	id    string
+	key   int64
+	seat  int64
+	got   bool
+	token int64
+	since time.Time
+}
+
+// take puts new claims into the queues, and takes the ids for which this node is
+// the first.
+func (n *node) take(ctx context.Context, s *session) error {
+	fresh, ids := n.toTake()
+	if len(ids) == 0 {
+		return nil
+	}
+	var rows []row
+	var got []taken
+	b := s.newBatch()
+	if len(fresh) > 0 {
+		n.queue(b, fresh)
+	}
+	collect(b.add(lockRows, ids), &rows, scanRow)
+	seats, metas, floors := n.wishes(ids)
+	collect(b.add(takeFirst, ids, s.number, n.c.name, n.c.ttl.Milliseconds(), seats, metas, floors), &got, func(rows pgx.Rows, t *taken) error {
+		return rows.Scan(&t.id, &t.key, &t.seat, &t.got, &t.token, &t.since)
+	})
+	if err := b.send(ctx); err != nil {
+		return fmt.Errorf("take ids: %w", err)
+	}
+	for _, cl := range fresh {
+		cl.queued = true
+	}
+	clear(n.calls)
+	n.remember(rows)
+	n.took(s, got)
+	return n.refuseClashes(ctx, s, fresh, rows)
+}
+
+// toTake returns the claims that are not in the queue, and all ids to look at. An
+// id that is held here, or was until the others are told, is not to be had.
+func (n *node) toTake() (fresh []*claim, ids []string) {
+	for id := range n.calls {
+		if n.holds[id] == nil {
+			ids = append(ids, id)
+		}
+	}
+	for _, cl := range n.claims {
+		if !cl.queued {
+			fresh = append(fresh, cl)
+			ids = append(ids, cl.id)
+		}
+	}
+	slices.SortFunc(fresh, func(a, b *claim) int { return cmp.Compare(a.seat, b.seat) })
+	slices.Sort(ids)
+	return fresh, slices.Compact(ids)
+}
+
+func (n *node) queue(b *batch, fresh []*claim) {
+	var seats []int64
+	var ids []string
+	for _, cl := range fresh {
+		seats = append(seats, cl.seat)
+		ids = append(ids, cl.id)
+	}
+	rows := slices.Compact(slices.Sorted(slices.Values(ids)))
+	keys := make([]int64, len(rows))
+	for i, id := range rows {
+		keys[i] = n.c.key("id", id)
+	}
+	b.add(makeRows, rows, keys)
+	b.add(joinQueues, b.s.number, seats, ids)
+}
+
+// wishes returns what claims want the rows of their leases to have, of those ids
+// that are to be had: a lease must not be taken next to one that this process has.
+func (n *node) wishes(ids []string) (seats []int64, metas []string, floors []int64) {
+	wanted := map[string]bool{}
+	for _, id := range ids {
+		wanted[id] = n.holds[id] == nil
+	}
+	for seat, cl := range n.claims {
+		if wanted[cl.id] {
+			seats = append(seats, seat)
+			metas = append(metas, cl.meta)
+			floors = append(floors, n.floors[cl.id])
+		}
+	}
+	return seats, metas, floors
+}
+
+// remember notes tokens that others have had.
+func (n *node) remember(rows []row) {
+	for _, r := range rows {
+		n.floors[r.id] = max(n.floors[r.id], r.token)
+	}
+}
+
+// took hands out what was taken.
+func (n *node) took(s *session, got []taken) {
+	for _, t := range got {
+		cl := n.claims[t.seat]
+		if !t.got {
+			continue // a session that has ended is still there; the next sweep tries again
+		}
+		n.floors[t.id] = max(n.floors[t.id], t.token)
+		n.c.log.Debug("won", "id", t.id, "token", t.token)
+		n.grant(cl, &hold{id: t.id, key: t.key, token: t.token, meta: cl.meta, since: t.since, session: s.number, locked: true})
+	}
+}
+
+// refuseClashes fails the claims for ids whose row could not be made, because
+// another id has the same hash.
+func (n *node) refuseClashes(ctx context.Context, s *session, fresh []*claim, rows []row) error {
+	there := map[string]bool{}
+	for _, r := range rows {
+		there[r.id] = true
+	}
+	for _, cl := range fresh {
+		if there[cl.id] {
+			continue
+		}
+		var other string
+		err := s.work.QueryRow(ctx, inSchema(s.c.schema, "select id from $schema.leases where key = $1"), n.c.key("id", cl.id)).Scan(&other)
+		switch {
+		case err == pgx.ErrNoRows: // somebody deletes rows at this moment
+			cl.queued = false
+			continue
+		case err != nil:
+			return fmt.Errorf("look for an id with the same hash: %w", err)
+		}
+		delete(n.claims, cl.seat)
+		n.leaving = append(n.leaving, cl)
+		cl.fail(fmt.Errorf("postgres: acquire %q: its 64-bit hash is that of the id %q: one of them needs another name, or another schema", cl.id, other))
+	}
+	return nil
+}
+
+// giveBack tells the others which leases are over, and which claims were given up.
+func (n *node) giveBack(ctx context.Context, s *session) error {
+	var done []*hold
+	for _, h := range n.holds {
+		if h.giveBack {
+			done = append(done, h)
+		}
+	}
+	leaving := n.leaving
+	if len(done)+len(leaving) == 0 {
+		return nil
+	}
+	b := s.newBatch()
+	n.addGiveBack(b, done, leaving)
+	if err := b.send(ctx); err != nil {
+		return fmt.Errorf("release ids: %w", err)
+	}
+	n.leaving = nil
+	for _, h := range done {
+		n.c.log.Debug("released", "id", h.id, "token", h.token)
+		delete(n.holds, h.id)
+		for _, waiting := range h.waiting {
+			waiting <- nil
+		}
+	}
+	n.forget()
+	return nil
+}
+
+func (n *node) addGiveBack(b *batch, done []*hold, leaving []*claim) {
+	slices.SortFunc(done, func(x, y *hold) int { return cmp.Compare(x.id, y.id) })
+	var ids []string
+	var keys, tokens, locked, seats []int64
+	for _, h := range done {
+		ids = append(ids, h.id)
+		keys = append(keys, h.key)
+		tokens = append(tokens, h.token)
+		if h.locked {
+			locked = append(locked, h.key)
+		}
+	}
+	touched := slices.Clone(ids)
+	for _, cl := range leaving {
+		touched = append(touched, cl.id)
+		seats = append(seats, cl.seat)
+	}
+	b.add(dontWaitForDisk)
+	b.add(lockRows, slices.Compact(slices.Sorted(slices.Values(touched))))
+	b.add(markReleased, ids, keys, tokens)
+	b.add(leaveQueues, b.s.number, seats)
+	b.add(unlock, locked)
+	b.add(callFirst, touched, n.c.channel())
+}
+
+// forget drops what is not needed any more.
+func (n *node) forget() {
+	needed := map[string]bool{}
+	for _, cl := range n.claims {
+		needed[cl.id] = true
+	}
+	maps.DeleteFunc(n.floors, func(id string, _ int64) bool { return n.holds[id] == nil && !needed[id] })
+}

@@ -1,0 +1,146 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"highlander"
+)
+
+// serve works in a session until that ends, and returns why.
+func (n *node) serve(ctx context.Context, s *session) error {
+	s.watchRing(ctx, n)
+	n.nextBeat = 0
+	for {
+		n.doAll()
+		n.hear(s)
+		switch err := n.work(context.WithoutCancel(ctx), s); { // to be cut off would cost the session
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil && !s.work.IsClosed() && schemaIsGone(err):
+			n.look = true // at the next beat it is made again
+		case err != nil && (s.work.IsClosed() || !retryable(err)):
+			return fmt.Errorf("the session has ended: %w", err)
+		case err != nil:
+			n.c.log.Debug("trying again", "err", err)
+			n.pause = n.clock() + jitter(100*time.Millisecond)
+		}
+		if s.ringErr != nil {
+			return fmt.Errorf("the session has ended: %w", s.ringErr)
+		}
+		if err := n.wait(ctx, s); err != nil {
+			return fmt.Errorf("the session has ended: %w", err)
+		}
+	}
+}
+
+// work does what is due.
+func (n *node) work(ctx context.Context, s *session) error {
+	if n.clock() < n.pause {
+		return nil
+	}
+	for _, step := range []func(context.Context, *session) error{n.beat, n.seeEnds, n.expire, n.giveBack, n.take, n.answer} {
+		if err := step(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wait waits for something to do: a notification, a word in the inbox, or time.
+func (n *node) wait(ctx context.Context, s *session) error {
+	if len(s.notes) > 0 || n.look {
+		return nil
+	}
+	left := n.due() - n.clock()
+	if left <= 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, left)
+	woken := make(chan struct{})
+	go func() {
+		defer close(woken)
+		select {
+		case <-n.inbox.wake:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := s.work.PgConn().WaitForNotification(ctx)
+	cancel()
+	<-woken
+	if err != nil && s.work.IsClosed() {
+		return err
+	}
+	return nil
+}
+
+// due is when there is something to do even if nothing happens.
+func (n *node) due() time.Duration {
+	at := n.nextBeat
+	for _, p := range n.peers {
+		at = min(at, p.runsOut())
+	}
+	return max(at, n.pause)
+}
+
+// hear reads the notifications that have come.
+func (n *node) hear(s *session) {
+	for _, note := range s.notes {
+		switch what, rest, _ := strings.Cut(note, " "); what {
+		case "ring":
+			n.look = true
+		case "take":
+			session, id, _ := strings.Cut(rest, " ")
+			if session == strconv.FormatInt(s.number, 10) {
+				n.calls[id] = true
+			}
+		}
+	}
+	s.notes = nil
+}
+
+// question is something to be read at the server.
+type question struct {
+	ctx  context.Context
+	ask  func(context.Context, *pgx.Conn) error
+	done chan error
+}
+
+// ask has the goroutine read something, as soon as there is a session.
+func (n *node) ask(ctx context.Context, ask func(context.Context, *pgx.Conn) error) error {
+	q := question{ctx: ctx, ask: ask, done: make(chan error, 1)}
+	n.do(func() { n.questions = append(n.questions, q) })
+	select {
+	case err := <-q.done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-n.ended:
+		return highlander.ErrClosed
+	}
+}
+
+// answer answers questions. It does so in the node's own time: an impatient
+// caller must not cost it the session.
+func (n *node) answer(ctx context.Context, s *session) error {
+	ctx, cancel := context.WithTimeout(ctx, n.c.opTimeout())
+	defer cancel()
+	for len(n.questions) > 0 {
+		q := n.questions[0]
+		if q.ctx.Err() == nil {
+			err := q.ask(ctx, s.work)
+			if s.work.IsClosed() {
+				return err // it is asked again in the next session
+			}
+			q.done <- err
+		}
+		n.questions = n.questions[1:]
+	}
+	return nil
+}

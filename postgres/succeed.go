@@ -1,0 +1,193 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"highlander"
+)
+
+// A session may end while the leases of the node have time left: the network
+// broke a connection, the server was restarted. The next session then goes on with
+// what the last one had, if nobody else has come by it.
+
+const (
+	terminateSession = `select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and objid::bigint = any($2) and objsubid = 1
+		and granted and mode = 'ExclusiveLock' and database = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()`
+
+	countLocks = `select count(*) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and objid::bigint = any($2) and objsubid = 1
+		and granted and mode = 'ExclusiveLock' and database = (select oid from pg_database where datname = current_database())`
+
+	lockOld = `select id, key, token, node, released from $schema.leases where id = any($1) or session = any($2) and not released order by id for update`
+
+	adoptLeases = `with locked as materialized (
+			select l.id, pg_try_advisory_lock(l.key) as got from $schema.leases l join unnest($1::text[], $2::bigint[]) as held(id, token) using (id, token)
+			where not l.released and l.session = any($3)
+		)
+		update $schema.leases l set session = $4, ttl_ms = $5 from locked where l.id = locked.id and locked.got returning l.id, l.token`
+
+	// Nobody was given these: how the attempt to take them ended was not known.
+	freeOld = `update $schema.leases set released = true where session = any($1) and not released and id <> all($2)`
+
+	moveWaiters = `update $schema.waiters set session = $1 where session = any($2) and seat = any($3) returning seat`
+
+	dropOldWaiters = `delete from $schema.waiters where session = any($1)`
+
+	dropOldNodes = `delete from $schema.nodes where session = any($1)`
+)
+
+// objects are the lower halves of the locks of a session.
+func (c *config) objects(session int64) []int64 {
+	return []int64{int64(uint32(c.workKey(session))), int64(uint32(c.ringKey(session)))}
+}
+
+// terminate ends what is left of a session, and waits a moment for it. Where that
+// is not allowed, its ids are not to be had before it ends by itself.
+func (s *session) terminate(ctx context.Context, session int64) error {
+	ctx, cancel := context.WithTimeout(ctx, s.c.opTimeout())
+	defer cancel()
+	class, objects := int64(s.c.sessionClass()), s.c.objects(session)
+	_, err := s.work.Exec(ctx, terminateSession, class, objects)
+	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) && pgErr.Code == codeInsufficientPrivilege {
+		s.c.log.Warn("may not end the session of another node; let all nodes use one role, or grant pg_signal_backend", "err", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("end session %d: %w", session, err)
+	}
+	for range 100 {
+		var left int
+		if err := s.work.QueryRow(ctx, countLocks, class, objects).Scan(&left); err != nil {
+			return fmt.Errorf("end session %d: %w", session, err)
+		}
+		if left == 0 {
+			return nil
+		}
+		if err := pauseFor(ctx, 2*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pauseFor(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// succeed lets a session go on with what those before it had. It was opened by a
+// request sent at that time.
+func (n *node) succeed(ctx context.Context, s *session, sent time.Duration) error {
+	n.until = n.c.terms().Until(sent)
+	if len(n.old) == 0 {
+		return nil
+	}
+	n.respectHarm(s)
+	var numbers []int64
+	for _, old := range n.old {
+		numbers = append(numbers, old.number)
+		if err := s.terminate(ctx, old.number); err != nil {
+			return err
+		}
+	}
+	sent = n.clock()
+	var live []*hold
+	for _, h := range n.holds {
+		if h.live() && !h.giveBack {
+			live = append(live, h)
+		}
+	}
+	ids, _, tokens, _, _ := columns(live)
+	var before, ours []row
+	var seats []int64
+	b := s.newBatch()
+	collect(b.add(lockOld, ids, numbers), &before, scanRow)
+	collect(b.add(adoptLeases, ids, tokens, numbers, s.number, n.c.ttl.Milliseconds()), &ours, func(rows pgx.Rows, r *row) error { return rows.Scan(&r.id, &r.token) })
+	b.add(freeOld, numbers, slices.Collect(maps.Keys(n.holds)))
+	collect(b.add(moveWaiters, s.number, numbers, slices.Collect(maps.Keys(n.claims))), &seats, func(rows pgx.Rows, seat *int64) error { return rows.Scan(seat) })
+	b.add(dropOldWaiters, numbers)
+	b.add(dropOldNodes, numbers)
+	b.add("select pg_notify($1, 'ring')", n.c.channel())
+	if err := b.send(ctx); err != nil {
+		return fmt.Errorf("go on with what the last session had: %w", err)
+	}
+	n.succeeded(s, sent, live, ours, before, seats)
+	return nil
+}
+
+// succeeded takes in what a session has of those before it.
+func (n *node) succeeded(s *session, sent time.Duration, live []*hold, ours, before []row, seats []int64) {
+	for _, old := range n.old {
+		old.cut()
+	}
+	n.old = nil
+	n.loseAllBut(live, ours, before)
+	for _, r := range ours {
+		h := n.holds[r.id]
+		h.session, h.locked = s.number, true
+		h.lease.Renew(n.c.terms().Until(sent))
+	}
+	if len(ours) > 0 {
+		n.c.log.Info("kept the leases through a break of the connection", "leases", len(ours))
+	}
+	moved := map[int64]bool{}
+	for _, seat := range seats {
+		moved[seat] = true
+	}
+	for seat, cl := range n.claims {
+		cl.queued = moved[seat]
+	}
+	n.leaving = nil
+}
+
+// respectHarm gives all leases up if somebody has ended the last session with
+// pg_terminate_backend, and not the server with it: that is how an administrator
+// takes them away.
+func (n *node) respectHarm(s *session) {
+	last := n.old[len(n.old)-1]
+	pgErr := (*pgconn.PgError)(nil)
+	if errors.As(last.lost, &pgErr) && pgErr.Code == codeAdminShutdown && last.server.started.Equal(s.server.started) {
+		n.c.log.Warn("somebody has ended the session; stopping what runs", "leases", len(n.holds))
+		n.book.LoseAll(highlander.ErrLeaseLost)
+	}
+}
+
+// sayGoodbye gives everything up that the node has.
+func (n *node) sayGoodbye(s *session) {
+	n.doAll()
+	n.failAll(highlander.ErrClosed)
+	n.book.Close()
+	if s.work.IsClosed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), n.c.opTimeout())
+	defer cancel()
+	b := s.newBatch()
+	held := slices.Collect(maps.Values(n.holds))
+	n.addGiveBack(b, held, nil)
+	b.add(lockIDsOf, s.number)
+	b.add(dropOldNodes, []int64{s.number})
+	b.add(freeIDsOf, s.number, n.c.channel())
+	b.add("select pg_notify($1, 'ring')", n.c.channel())
+	if err := b.send(ctx); err != nil {
+		n.c.log.Warn("could not release the leases; others have to wait for them to run out", "leases", len(held), "err", err)
+	}
+	for _, h := range held {
+		for _, waiting := range h.waiting {
+			waiting <- nil
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// beforeConnect is the hook of a pool.
+type beforeConnect func(context.Context, *pgx.ConnConfig) error
+
+// wire is the socket of a connection. Close does not close it, but cut: while
+// leases are held, the end of both sockets at once is how others know that this
+// process is dead. A connection that is given up while children run must not look
+// like that, even if a server that was frozen hears of both ends at once when it
+// wakes.
+type wire struct{ net.Conn }
+
+// Close makes reads and writes fail.
+func (w *wire) Close() error { return w.SetDeadline(time.Unix(1, 0)) }
+
+func (w *wire) cut() { _ = w.Conn.Close() } // what is there to be lost is lost
+
+// wires are the sockets of a session.
+type wires struct {
+	mu     sync.Mutex
+	open   []*wire
+	closed bool
+	cancel []func() // for those that are being dialled
+}
+
+var errWiresClosed = errors.New("the session is closed")
+
+// dialer wraps the DialFunc of a connection.
+func (ws *wires) dialer(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		ws.mu.Lock()
+		ws.cancel = append(ws.cancel, cancel)
+		ws.mu.Unlock()
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		ws.mu.Lock()
+		defer ws.mu.Unlock()
+		if ws.closed {
+			return nil, errors.Join(errWiresClosed, conn.Close())
+		}
+		w := &wire{conn}
+		ws.open = append(ws.open, w)
+		return w, nil
+	}
+}
+
+// close cuts all sockets, and those that are being dialled.
+func (ws *wires) close() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.closed = true
+	for _, cancel := range ws.cancel {
+		cancel()
+	}
+	for _, w := range ws.open {
+		w.cut()
+	}
+	ws.open, ws.cancel = nil, nil
+}
+
+// isDirect says whether the socket of a connection ends at the server itself: no
+// proxy that may end while this process lives, and no translation of addresses,
+// which may come with one.
+func isDirect(ctx context.Context, conn *pgx.Conn) bool {
+	socket := conn.PgConn().Conn()
+	var client, server *netip.Addr
+	var clientPort, serverPort *int32
+	var pid int32
+	err := conn.QueryRow(ctx, "select inet_client_addr(), inet_client_port(), inet_server_addr(), inet_server_port(), pg_backend_pid()").
+		Scan(&client, &clientPort, &server, &serverPort, &pid)
+	if err != nil {
+		return false
+	}
+	if client == nil || server == nil {
+		return client == nil && server == nil && unixPeerIsParentOf(socket, int(pid))
+	}
+	return same(socket.LocalAddr(), *client, *clientPort) && same(socket.RemoteAddr(), *server, *serverPort)
+}
+
+// same reports whether an address here is what the server says it is.
+func same(here net.Addr, there netip.Addr, port int32) bool {
+	tcp, ok := here.(*net.TCPAddr)
+	if !ok {
+		return false
+	}
+	addr := tcp.AddrPort()
+	return addr.Addr().Unmap().WithZone("") == there.Unmap() && int32(addr.Port()) == port
+}
