@@ -27,7 +27,6 @@ type claim struct {
 	won      int64        // revision of that; zero: it has not
 	lease    *lease.Lease // nil before
 	leaving  bool         // it is being given up
-	left     bool         // it is
 	mending  bool         // its record is being put back
 	finished chan struct{}
 }
@@ -153,65 +152,54 @@ func (cl *claim) enter(ctx context.Context) (won bool, err error) {
 	key, held := cl.keys()
 	put := clientv3.OpPut(key, "", clientv3.WithLease(cl.s.id))
 	absent := clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
-	free, revision := cl.free()
-	record := cl.newRecord()
-	err = cl.c.insist(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		read := []clientv3.Op{clientv3.OpGet(key), clientv3.OpGet(held)}
-		if free {
-			resp, err := client.Txn(ctx).
-				If(absent, clientv3.Compare(clientv3.ModRevision(held), "=", revision)).
-				Then(put, clientv3.OpPut(held, record.value())).
-				Else(read...).Commit()
-			if err != nil {
-				return err
-			}
-			if resp.Succeeded {
-				won = true
-				cl.hasWon(record, resp.Header.Revision, resp.Header.Revision)
-				return nil
-			}
-			free = false
-			if won = cl.recognise(resp); won {
-				return nil
-			}
+	if free, revision := cl.free(); free {
+		r := cl.newRecord()
+		won, err = cl.try(ctx, r, transaction{
+			ifs:  []clientv3.Cmp{absent, clientv3.Compare(clientv3.ModRevision(held), "=", revision)},
+			then: []clientv3.Op{put, clientv3.OpPut(held, r.value())},
+		})
+		if won || err != nil {
+			return won, err
 		}
-		resp, err := client.Txn(ctx).If(absent).Then(put).Else(read...).Commit()
-		switch {
-		case err != nil:
-			return err
-		case resp.Succeeded:
-			cl.hasEntered(resp.Header.Revision)
-		default:
-			won = cl.recognise(resp)
-		}
-		return nil
-	})
-	return won, err
+	}
+	return cl.try(ctx, record{}, transaction{ifs: []clientv3.Cmp{absent}, then: []clientv3.Op{put}})
 }
 
-// take takes the id, if its record is still of that revision.
+// take takes the id, if its record is still of that revision. If not, the watch
+// will tell what has changed.
 func (cl *claim) take(ctx context.Context, revision int64) (won bool, err error) {
 	key, held := cl.keys()
-	record := cl.newRecord()
-	err = cl.c.insist(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		resp, err := client.Txn(ctx).
-			If(clientv3.Compare(clientv3.CreateRevision(key), "=", cl.created),
-				clientv3.Compare(clientv3.LeaseValue(key), "=", cl.s.id),
-				clientv3.Compare(clientv3.ModRevision(held), "=", revision)).
-			Then(clientv3.OpPut(held, record.value())).
-			Else(clientv3.OpGet(key), clientv3.OpGet(held)).Commit()
-		switch {
-		case err != nil:
-			return err
-		case resp.Succeeded:
-			won = true
-			cl.hasWon(record, cl.created, resp.Header.Revision)
-		default: // the watch will tell what has changed
-			won = cl.recognise(resp)
-		}
-		return nil
+	r := cl.newRecord()
+	return cl.try(ctx, r, transaction{
+		ifs: []clientv3.Cmp{
+			clientv3.Compare(clientv3.CreateRevision(key), "=", cl.created),
+			clientv3.Compare(clientv3.LeaseValue(key), "=", cl.s.id),
+			clientv3.Compare(clientv3.ModRevision(held), "=", revision),
+		},
+		then: []clientv3.Op{clientv3.OpPut(held, r.value())},
 	})
-	return won, err
+}
+
+// try makes a transaction until it is answered, and returns whether the claim has
+// won: the transaction wrote r, or it or one before it had done so already, and
+// the answer was lost.
+func (cl *claim) try(ctx context.Context, r record, t transaction) (won bool, err error) {
+	key, held := cl.keys()
+	t.id, t.orElse = cl.ref.id, []clientv3.Op{clientv3.OpGet(key), clientv3.OpGet(held)}
+	for wait := (backoff{}); ; {
+		a, err := cl.c.txn(ctx, t)
+		switch {
+		case err == nil && a.succeeded:
+			return cl.wrote(r, a.revision), nil
+		case err == nil:
+			return cl.recognise(a.key(key), a.key(held)), nil
+		case ctx.Err() == nil:
+			cl.c.log.Debug("etcd: a transaction has failed", "id", cl.ref.id, "error", err)
+		}
+		if !wait.sleep(ctx) {
+			return false, context.Cause(ctx)
+		}
+	}
 }
 
 func (cl *claim) keys() (key, held string) {
@@ -242,48 +230,40 @@ func (cl *claim) newRecord() record {
 	return r
 }
 
-// hasEntered notes that the key is there.
-func (cl *claim) hasEntered(created int64) {
+// wrote notes that the key of the claim is there, and r, if it is not empty.
+func (cl *claim) wrote(r record, revision int64) (won bool) {
 	cl.c.mu.Lock()
 	defer cl.c.mu.Unlock()
-	cl.created = created
-}
-
-// hasWon notes that the record is there, too.
-func (cl *claim) hasWon(r record, created, won int64) {
-	cl.c.mu.Lock()
-	defer cl.c.mu.Unlock()
+	if cl.created == 0 {
+		cl.created = revision
+	}
+	if r.State == "" {
+		return false
+	}
 	if r.Token == 0 {
-		r.Token = uint64(won)
+		r.Token = uint64(revision)
 	}
-	cl.created, cl.won, cl.record = created, won, r
-}
-
-// recognise takes the answer to a transaction that found things changed: perhaps
-// by itself, as the answer was lost.
-func (cl *claim) recognise(resp *clientv3.TxnResponse) (won bool) {
-	key, kv := first(resp, 0), first(resp, 1)
-	if key != nil {
-		cl.hasEntered(key.CreateRevision)
-	}
-	if key == nil || kv == nil {
-		return false
-	}
-	r, err := parseRecord(cl.ref.id, kv)
-	if err != nil || !r.of(cl.ref) {
-		return false
-	}
-	cl.hasWon(r, key.CreateRevision, kv.ModRevision)
+	cl.won, cl.record = revision, r
 	return true
 }
 
-// first returns the only key in the i-th answer of a transaction, nil if there is
-// none.
-func first(resp *clientv3.TxnResponse, i int) *mvccpb.KeyValue {
-	if kvs := resp.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
-		return kvs[0]
+// recognise looks at what is there instead of what a transaction expected.
+func (cl *claim) recognise(key, held *mvccpb.KeyValue) (won bool) {
+	cl.c.mu.Lock()
+	defer cl.c.mu.Unlock()
+	if key == nil {
+		return false
 	}
-	return nil
+	cl.created = key.CreateRevision
+	if held == nil {
+		return false
+	}
+	r, err := parseRecord(cl.ref.id, held)
+	if err != nil || !r.of(cl.ref) {
+		return false
+	}
+	cl.won, cl.record = held.ModRevision, r
+	return true
 }
 
 // grant hands the lease out. What has happened to the claim since it has won is
@@ -346,16 +326,13 @@ func (cl *claim) giveUp(ctx context.Context) {
 		return
 	}
 	cl.leaving = true
-	won := cl.won
-	idle := cl.s.gone && won == 0 // the key has gone with the lease
+	gone := cl.s.gone && cl.won == 0 // the key has gone with the lease
 	c.mu.Unlock()
-	if !idle && c.insist(ctx, func(ctx context.Context, client *clientv3.Client) error { return cl.leave(ctx, client, won) }) != nil {
-		close(cl.finished)
+	defer close(cl.finished)
+	if !gone && !cl.leave(ctx) {
 		return
 	}
-	close(cl.finished)
 	c.mu.Lock()
-	cl.left = true
 	delete(c.claims[cl.ref.id], cl.ref)
 	if len(c.claims[cl.ref.id]) == 0 {
 		delete(c.claims, cl.ref.id)
@@ -368,40 +345,45 @@ func (cl *claim) giveUp(ctx context.Context) {
 	}
 }
 
-// leave is one try of giveUp. The claim may hold the id without knowing, when the
-// answer was lost.
-func (cl *claim) leave(ctx context.Context, client *clientv3.Client, revision int64) error {
+// leave is the part of giveUp that tells etcd. It returns false if ctx has ended
+// before.
+func (cl *claim) leave(ctx context.Context) bool {
 	key, held := cl.keys()
+	remove, read := clientv3.OpDelete(key), clientv3.OpGet(held)
 	cl.c.mu.Lock()
-	mark := cl.record
+	mark, revision := cl.record, cl.won
 	cl.c.mu.Unlock()
-	for {
-		txn := client.Txn(ctx)
-		if revision != 0 || mark.Token != 0 {
-			txn = txn.If(clientv3.Compare(clientv3.ModRevision(held), "=", revision)).
-				Then(clientv3.OpDelete(key), clientv3.OpPut(held, mark.released().value())).
-				Else(clientv3.OpDelete(key), clientv3.OpGet(held))
-		} else {
-			txn = txn.If(clientv3.Compare(clientv3.Version(key), "<", 0)).Else(clientv3.OpDelete(key), clientv3.OpGet(held))
+	for wait := (backoff{}); ; {
+		t := transaction{id: cl.ref.id, then: []clientv3.Op{remove, read}}
+		if mark.State != "" {
+			t.ifs = []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(held), "=", revision)}
+			t.then = []clientv3.Op{remove, clientv3.OpPut(held, mark.released().value())}
+			t.orElse = []clientv3.Op{remove, read}
 		}
-		resp, err := txn.Commit()
-		if err != nil || resp.Succeeded {
-			return err
+		a, err := cl.c.txn(ctx, t)
+		switch {
+		case err != nil:
+			if !wait.sleep(ctx) {
+				return false
+			}
+			continue
+		case mark.State != "" && a.succeeded:
+			return true
 		}
-		kv := first(resp, 1)
-		if kv == nil { // never held, or deleted by hand
-			if mark.Token == 0 {
-				return nil
+		kv := a.key(held)
+		if kv == nil { // never written, or deleted by hand
+			if mark.State == "" {
+				return true
 			}
 			revision = 0
 			continue
 		}
 		r, err := parseRecord(cl.ref.id, kv)
 		switch {
-		case err != nil && mark.Token == 0, err == nil && !r.of(cl.ref):
-			return nil // another's, or released already
+		case err != nil && mark.State == "", err == nil && !r.of(cl.ref):
+			return true // another's, or released already
 		case err == nil:
-			mark = r
+			mark = r // the claim had won, and the answer was lost
 		}
 		revision = kv.ModRevision
 	}
@@ -446,11 +428,10 @@ func (cl *claim) mend(revision int64) {
 	_, held := cl.keys()
 	c := cl.c
 	c.log.Warn("somebody has deleted or overwritten the record of an id that is held here; putting it back", "id", cl.ref.id, "token", cl.record.Token)
-	err := c.try(c.work, c.requestTimeout(), func(ctx context.Context, client *clientv3.Client) error {
-		_, err := client.Txn(ctx).
-			If(clientv3.Compare(clientv3.ModRevision(held), "=", revision)).
-			Then(clientv3.OpPut(held, cl.record.value())).Commit()
-		return err
+	_, err := c.txn(c.work, transaction{
+		id:   cl.ref.id,
+		ifs:  []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(held), "=", revision)},
+		then: []clientv3.Op{clientv3.OpPut(held, cl.record.value())},
 	})
 	if err != nil {
 		c.log.Debug("the record was not put back", "error", err)

@@ -34,6 +34,8 @@ type Cluster struct {
 	started sync.Once
 	loaded  chan struct{} // closed when the view was loaded for the first time
 
+	batches batches
+
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
 	work   context.Context // for what Close still has to tell etcd

@@ -7,7 +7,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	server := startServer(t, 3)
+	server := startServer(t, members)
 	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture {
 		f := newFixture(t, server)
 		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash, TTL: f.ttl, Cut: f.cut}

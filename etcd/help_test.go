@@ -65,7 +65,7 @@ type fixtureNode struct {
 }
 
 func newFixture(t *testing.T, server *etcdtest.Server) *fixture {
-	f := &fixture{server: server, prefix: fmt.Sprintf("/test/%d", clusters.Add(1)), ttl: 2 * time.Second}
+	f := &fixture{server: server, prefix: fmt.Sprintf("/test/%d", clusters.Add(1)), ttl: 3 * time.Second}
 	t.Cleanup(func() {
 		for _, n := range f.nodes {
 			for _, p := range n.proxies {

@@ -184,7 +184,7 @@ func (c *Cluster) accept(s *session, sent time.Duration) {
 // tell may hang. Both are answered by a majority of the members.
 func (c *Cluster) renew(s *session, sent time.Duration) error {
 	held := c.heldClaims(s)
-	return c.try(c.ctx, max(s.terms.TTL/8, 250*time.Millisecond), func(ctx context.Context, client *clientv3.Client) error {
+	return c.try(c.ctx, max(s.terms.TTL/6, 500*time.Millisecond), func(ctx context.Context, client *clientv3.Client) error {
 		there, err := client.Get(ctx, c.keys.claims(s.id), clientv3.WithPrefix(), clientv3.WithKeysOnly())
 		if err != nil {
 			return fmt.Errorf("read the claims: %w", err)
