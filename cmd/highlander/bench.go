@@ -437,12 +437,14 @@ func (b *bench) many(ctx context.Context, rounds, count int) ([]result, error) {
 		ctx, cancel := context.WithTimeout(ctx, 2*stepTimeout+b.patience)
 		err := b.withFleet(ctx, true, func(f *fleet) error {
 			holder, others := f.live()[0], f.live()[1:]
-			took, err := b.startMany(ctx, f, holder, count)
+			// On a server, the ids of the round before are held until their leases run out.
+			id := fmt.Sprintf("%s/%d", b.id, i)
+			took, err := b.startMany(ctx, f, holder, id, count)
 			if err != nil {
 				return err
 			}
 			starts = append(starts, took)
-			if err := b.queueMany(ctx, f, others, count); err != nil {
+			if err := b.queueMany(ctx, f, others, id, count); err != nil {
 				return err
 			}
 			at := f.kill(holder)
@@ -466,9 +468,9 @@ func (b *bench) many(ctx context.Context, rounds, count int) ([]result, error) {
 	return []result{start, takeover}, nil
 }
 
-func (b *bench) startMany(ctx context.Context, f *fleet, n *nodeProcess, count int) (time.Duration, error) {
+func (b *bench) startMany(ctx context.Context, f *fleet, n *nodeProcess, id string, count int) (time.Duration, error) {
 	at := monotonicNow()
-	if err := f.order(nodeOrder{Op: opWrap, ID: b.id, Count: count}, n); err != nil {
+	if err := f.order(nodeOrder{Op: opWrap, ID: id, Count: count}, n); err != nil {
 		return 0, err
 	}
 	err := f.until(ctx, "all ids to run", func() bool { return n.count == count })
@@ -477,8 +479,8 @@ func (b *bench) startMany(ctx context.Context, f *fleet, n *nodeProcess, count i
 
 // queueMany has the other nodes wait for the ids, too, and gives them time to
 // queue up.
-func (b *bench) queueMany(ctx context.Context, f *fleet, others []*nodeProcess, count int) error {
-	if err := f.order(nodeOrder{Op: opWrap, ID: b.id, Count: count}, others...); err != nil {
+func (b *bench) queueMany(ctx context.Context, f *fleet, others []*nodeProcess, id string, count int) error {
+	if err := f.order(nodeOrder{Op: opWrap, ID: id, Count: count}, others...); err != nil {
 		return err
 	}
 	return f.during(ctx, 3*time.Second)
@@ -486,14 +488,14 @@ func (b *bench) queueMany(ctx context.Context, f *fleet, others []*nodeProcess, 
 
 // idle measures what a node costs that holds many ids while nothing happens.
 func (b *bench) idle(ctx context.Context) ([]result, error) {
-	count := b.idleIDs
+	id, count := b.id+"/idle", b.idleIDs
 	var cpu, rss result
 	err := b.withFleet(ctx, true, func(f *fleet) error {
 		holder, others := f.live()[0], f.live()[1:]
-		if _, err := b.startMany(ctx, f, holder, count); err != nil {
+		if _, err := b.startMany(ctx, f, holder, id, count); err != nil {
 			return err
 		}
-		if err := b.queueMany(ctx, f, others, count); err != nil {
+		if err := b.queueMany(ctx, f, others, id, count); err != nil {
 			return err
 		}
 		if err := f.order(nodeOrder{Op: opTidy}, f.live()...); err != nil {
