@@ -2,6 +2,7 @@ package highlander
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -44,6 +45,18 @@ type AcquireOptions struct {
 	// stop: Lease.Done closes at least this long before Lease.Expires, on
 	// engines whose leases run out. Not negative.
 	StopWithin time.Duration
+}
+
+// Validate reports what is wrong with the options whatever the engine, in one
+// line; nil if nothing is. Engines call it in Acquire, after ValidateID.
+func (o AcquireOptions) Validate() error {
+	switch {
+	case len(o.Meta) > MaxMetaLen:
+		return fmt.Errorf("AcquireOptions.Meta has %d bytes; at most %d are allowed", len(o.Meta), MaxMetaLen)
+	case o.StopWithin < 0:
+		return fmt.Errorf("AcquireOptions.StopWithin is %v; it must not be negative", o.StopWithin)
+	}
+	return nil
 }
 
 // MaxMetaLen is the length of the longest ChildSpec.Meta, in bytes.

@@ -98,7 +98,7 @@ func (c *Cluster) CheckStopWithin(d time.Duration) error { return c.terms.CheckS
 // another claim holds the id. A StopWithin that does not fit into the TTL is
 // refused.
 func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
-	if err := c.checkAcquire(id, opts); err != nil {
+	if err := c.terms.CheckAcquire(id, opts); err != nil {
 		return nil, err
 	}
 	if ctx.Err() != nil {
@@ -124,21 +124,6 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 		}
 		c.log.Debug("the claim was lost; making another", "id", id, "error", err)
 	}
-}
-
-func (c *Cluster) checkAcquire(id string, opts highlander.AcquireOptions) error {
-	switch err := highlander.ValidateID(id); {
-	case err != nil:
-		return fmt.Errorf("acquire: %w", err)
-	case len(opts.Meta) > highlander.MaxMetaLen:
-		return fmt.Errorf("acquire %q: AcquireOptions.Meta has %d bytes; at most %d are allowed", id, len(opts.Meta), highlander.MaxMetaLen)
-	case opts.StopWithin < 0:
-		return fmt.Errorf("acquire %q: AcquireOptions.StopWithin is %v; it must not be negative", id, opts.StopWithin)
-	}
-	if err := c.CheckStopWithin(opts.StopWithin); err != nil {
-		return fmt.Errorf("acquire %q: AcquireOptions.StopWithin: %w", id, err)
-	}
-	return nil
 }
 
 // begin registers a task that Close waits for, and starts what the first Acquire

@@ -307,14 +307,13 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 }
 
 func (c *Cluster) checkAcquire(id string, opts highlander.AcquireOptions) error {
-	switch err := highlander.ValidateID(id); {
-	case err != nil:
+	if err := highlander.ValidateID(id); err != nil {
 		return fmt.Errorf("acquire: %w", err)
-	case len(opts.Meta) > highlander.MaxMetaLen:
-		return fmt.Errorf("acquire %q: AcquireOptions.Meta has %d bytes; at most %d are allowed", id, len(opts.Meta), highlander.MaxMetaLen)
-	case opts.StopWithin < 0:
-		return fmt.Errorf("acquire %q: AcquireOptions.StopWithin is %v; it must not be negative", id, opts.StopWithin)
-	case c.cfg.Observer:
+	}
+	if err := opts.Validate(); err != nil {
+		return fmt.Errorf("acquire %q: %w", id, err)
+	}
+	if c.cfg.Observer {
 		return fmt.Errorf("acquire %q: this node is an observer; it cannot hold an id", id)
 	}
 	if err := c.rules().checkStopWithin(opts.StopWithin); err != nil {

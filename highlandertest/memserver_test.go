@@ -328,11 +328,8 @@ func call[T any](ctx context.Context, n *memNode, request func() T) (reply T, er
 }
 
 func (n *memNode) Acquire(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
-	if err := validate(id, opts); err != nil {
+	if err := memTerms.CheckAcquire(id, opts); err != nil {
 		return nil, err
-	}
-	if err := memTerms.CheckStopWithin(opts.StopWithin); err != nil {
-		return nil, fmt.Errorf("AcquireOptions.StopWithin: %w", err)
 	}
 	both, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

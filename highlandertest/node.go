@@ -27,7 +27,7 @@ func (n *node) Node() string { return n.name }
 
 // Acquire waits in the queue of id.
 func (n *node) Acquire(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
-	if err := validate(id, opts); err != nil {
+	if err := cmp.Or(highlander.ValidateID(id), opts.Validate()); err != nil {
 		return nil, fmt.Errorf("highlandertest: acquire: %w", err)
 	}
 	if ctx.Err() != nil {
@@ -43,20 +43,6 @@ func (n *node) Acquire(ctx context.Context, id string, opts highlander.AcquireOp
 	case <-ctx.Done():
 	}
 	return n.outcome(ctx, cl)
-}
-
-// validate reports what is wrong with the arguments of an Acquire.
-func validate(id string, opts highlander.AcquireOptions) error {
-	if err := highlander.ValidateID(id); err != nil {
-		return err
-	}
-	switch {
-	case len(opts.Meta) > highlander.MaxMetaLen:
-		return fmt.Errorf("AcquireOptions.Meta of %q has %d bytes; at most %d are allowed", id, len(opts.Meta), highlander.MaxMetaLen)
-	case opts.StopWithin < 0:
-		return fmt.Errorf("AcquireOptions.StopWithin of %q is %v; it must not be negative", id, opts.StopWithin)
-	}
-	return nil
 }
 
 // claim makes a claim. That of a crashed node waits for ever, as no side has it.

@@ -152,21 +152,16 @@ const startsAtOnce = 32
 func (c *Cluster) Node() string { return c.node }
 
 // CheckStopWithin returns an error, with the arithmetic, if a child that may take
-// d to stop does not fit into the TTL.
-func (c *Cluster) CheckStopWithin(d time.Duration) error {
-	if err := c.terms.CheckStopWithin(d); err != nil {
-		return fmt.Errorf("kubernetes: StopWithin %v: %w", d, err)
-	}
-	return nil
-}
+// d to stop does not fit into the TTL. Acquire refuses it with the same words.
+func (c *Cluster) CheckStopWithin(d time.Duration) error { return c.terms.CheckStopWithin(d) }
 
 // Acquire implements highlander.Cluster. Within this node, calls for one id are
 // served first come, first served; which node comes first is left to chance. An
 // error that is final is a bad id or option, or a Lease object of the id's name
 // that belongs to another program.
 func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
-	if err := c.check(id, opts); err != nil {
-		return nil, err
+	if err := c.terms.CheckAcquire(id, opts); err != nil {
+		return nil, fmt.Errorf("kubernetes: %w", err)
 	}
 	if !c.enter() {
 		return nil, highlander.ErrClosed
@@ -190,19 +185,6 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 		return nil, err
 	}
 	return l, nil
-}
-
-func (c *Cluster) check(id string, opts highlander.AcquireOptions) error {
-	if err := highlander.ValidateID(id); err != nil {
-		return err
-	}
-	switch {
-	case len(opts.Meta) > highlander.MaxMetaLen:
-		return fmt.Errorf("kubernetes: AcquireOptions.Meta has %d bytes; at most %d are allowed", len(opts.Meta), highlander.MaxMetaLen)
-	case opts.StopWithin < 0:
-		return fmt.Errorf("kubernetes: AcquireOptions.StopWithin is %v; it must not be negative", opts.StopWithin)
-	}
-	return c.CheckStopWithin(opts.StopWithin)
 }
 
 // enter counts one more call of Acquire, unless the node is closed.

@@ -75,19 +75,14 @@ func (c *Cluster) Node() string { return c.c.name }
 // CheckStopWithin returns an error, with the arithmetic, if a child that may take
 // d to stop does not fit into the TTL. Acquire refuses such an
 // AcquireOptions.StopWithin with the same words.
-func (c *Cluster) CheckStopWithin(d time.Duration) error {
-	if err := c.c.terms().CheckStopWithin(d); err != nil {
-		return fmt.Errorf("postgres: %w", err)
-	}
-	return nil
-}
+func (c *Cluster) CheckStopWithin(d time.Duration) error { return c.c.terms().CheckStopWithin(d) }
 
 // Acquire implements highlander.Cluster. A server that cannot be reached, and
 // rights that are missing, are waited for. What time cannot mend is an error: a
 // proxy that pools by transaction, or an id whose hash is that of another.
 func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
-	if err := c.validate(id, opts); err != nil {
-		return nil, fmt.Errorf("postgres: acquire: %w", err)
+	if err := c.c.terms().CheckAcquire(id, opts); err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -111,22 +106,6 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 		return nil, cl.err
 	}
 	return cl.lease, nil
-}
-
-func (c *Cluster) validate(id string, opts highlander.AcquireOptions) error {
-	if err := highlander.ValidateID(id); err != nil {
-		return err
-	}
-	switch {
-	case len(opts.Meta) > highlander.MaxMetaLen:
-		return fmt.Errorf("AcquireOptions.Meta of %q has %d bytes; at most %d are allowed", id, len(opts.Meta), highlander.MaxMetaLen)
-	case opts.StopWithin < 0:
-		return fmt.Errorf("AcquireOptions.StopWithin of %q is %v; it must not be negative", id, opts.StopWithin)
-	}
-	if err := c.c.terms().CheckStopWithin(opts.StopWithin); err != nil {
-		return fmt.Errorf("AcquireOptions.StopWithin of %q: %w", id, err)
-	}
-	return nil
 }
 
 // start starts the node with the first Acquire.

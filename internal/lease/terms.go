@@ -3,6 +3,8 @@ package lease
 import (
 	"fmt"
 	"time"
+
+	"highlander"
 )
 
 // Margin is how much earlier than needed a holder is told to stop: the book
@@ -33,6 +35,21 @@ func (t Terms) CheckStopWithin(d time.Duration) error {
 	}
 	return fmt.Errorf("TTL %v is too short to stop within %v: less %v for clocks, %v for two renewals and %v for a busy machine it leaves %v; a TTL of at least %v, or at most %v to stop, is needed",
 		t.TTL, d, t.TTL/clockShare, 2*t.Every, Margin, budget, t.leastTTL(d), budget)
+}
+
+// CheckAcquire returns what is wrong with the arguments of an Acquire, in one line;
+// nil if nothing is.
+func (t Terms) CheckAcquire(id string, opts highlander.AcquireOptions) error {
+	if err := highlander.ValidateID(id); err != nil {
+		return fmt.Errorf("acquire: %w", err)
+	}
+	if err := opts.Validate(); err != nil {
+		return fmt.Errorf("acquire %q: %w", id, err)
+	}
+	if err := t.CheckStopWithin(opts.StopWithin); err != nil {
+		return fmt.Errorf("acquire %q: AcquireOptions.StopWithin: %w", id, err)
+	}
+	return nil
 }
 
 // stopBudget is how long a child may take to stop at most.

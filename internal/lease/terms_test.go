@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"highlander"
 	"highlander/internal/lease"
 )
 
@@ -33,6 +34,30 @@ func TestStopWithinMustFit(t *testing.T) {
 			t.Errorf("%+v, %v: %v", test.terms, test.stop, err)
 		case test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)):
 			t.Errorf("%+v, %v: error is %v, want %q in it", test.terms, test.stop, err, test.err)
+		}
+	}
+}
+
+func TestArgumentsOfAcquireAreChecked(t *testing.T) {
+	terms := lease.Terms{TTL: 2 * time.Second, Every: 500 * time.Millisecond}
+	for _, test := range []struct {
+		id   string
+		opts highlander.AcquireOptions
+		err  string
+	}{
+		{"id", highlander.AcquireOptions{StopWithin: 800 * time.Millisecond}, ""},
+		{"", highlander.AcquireOptions{}, "acquire: invalid id: it is empty; 1 to 255 bytes of UTF-8 are allowed"},
+		{"id", highlander.AcquireOptions{Meta: strings.Repeat("m", 513)}, `acquire "id": AcquireOptions.Meta has 513 bytes; at most 512 are allowed`},
+		{"id", highlander.AcquireOptions{StopWithin: -1}, `acquire "id": AcquireOptions.StopWithin is -1ns; it must not be negative`},
+		{"id", highlander.AcquireOptions{StopWithin: time.Second}, `acquire "id": AcquireOptions.StopWithin: TTL 2s is too short to stop within 1s: ` +
+			`less 40ms for clocks, 1s for two renewals and 100ms for a busy machine it leaves 860ms; a TTL of at least 3s, or at most 860ms to stop, is needed`},
+	} {
+		got := ""
+		if err := terms.CheckAcquire(test.id, test.opts); err != nil {
+			got = err.Error()
+		}
+		if got != test.err {
+			t.Errorf("%q, %+v: error is %q, want %q", test.id, test.opts, got, test.err)
 		}
 	}
 }
