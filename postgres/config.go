@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -47,6 +48,7 @@ type config struct {
 
 	conn   *pgx.ConnConfig
 	before beforeConnect
+	keep   func(net.Conn) (let func(), err error)
 	hash   func(string) uint64 // for tests: in place of hash64
 }
 
@@ -66,6 +68,14 @@ func WithSchema(schema string) Option { return func(c *config) { c.schema = sche
 // WithLogger sets where outages and take-overs are logged; slog.Default() by
 // default.
 func WithLogger(log *slog.Logger) Option { return func(c *config) { c.log = log } }
+
+// WithKeeper hands both connections to keep as soon as they are dialled: something
+// that outlives this process, such as the guard of highlander run, and has them
+// open until all that the process ran is gone. The end of both says that the node
+// is dead, and others start at once. let is called before a connection is closed.
+func WithKeeper(keep func(net.Conn) (let func(), err error)) Option {
+	return func(c *config) { c.keep = keep }
+}
 
 func newConfig(conn *pgx.ConnConfig, before beforeConnect, opts []Option) (config, error) {
 	c := config{ttl: DefaultTTL, schema: DefaultSchema, conn: conn, before: before, hash: hash64}
