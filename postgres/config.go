@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 	"unicode"
@@ -17,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"highlander/internal/lease"
+	"highlander/internal/nodename"
 )
 
 const (
@@ -30,8 +30,7 @@ const (
 
 	minTTL       = time.Second
 	maxTTL       = 2 * time.Minute // below the keepalive of the sockets here: see wire
-	maxNameLen   = 128
-	maxSchemaLen = 63 // of an identifier of PostgreSQL
+	maxSchemaLen = 63              // of an identifier of PostgreSQL
 
 	beatShare = 4 // a lease is renewed every TTL/4
 )
@@ -82,30 +81,11 @@ func newConfig(conn *pgx.ConnConfig, before beforeConnect, opts []Option) (confi
 	for _, opt := range opts {
 		opt(&c)
 	}
-	if c.name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return c, fmt.Errorf("name is empty and the host name is not known: %w", err)
-		}
-		c.name = host
-	}
+	var err error
+	c.name, err = nodename.OrHost("name", c.name)
 	c.log = cmp.Or(c.log, slog.Default()).With("engine", "postgres")
-	return c, cmp.Or(checkName(c.name), checkTTL(c.ttl), checkSchema(c.schema))
+	return c, cmp.Or(err, checkTTL(c.ttl), checkSchema(c.schema))
 }
-
-func checkName(name string) error {
-	switch {
-	case len(name) > maxNameLen:
-		return fmt.Errorf("name has %d bytes; at most %d are allowed", len(name), maxNameLen)
-	case !utf8.ValidString(name):
-		return fmt.Errorf("name %q is not UTF-8", name)
-	case strings.ContainsFunc(name, notInNames):
-		return fmt.Errorf("name %q: '#', spaces and control characters are not allowed", name)
-	}
-	return nil
-}
-
-func notInNames(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }
 
 func checkTTL(ttl time.Duration) error {
 	if ttl < minTTL || ttl > maxTTL {
