@@ -16,7 +16,6 @@ import (
 	"highlander"
 	"highlander/internal/boottime"
 	"highlander/internal/lease"
-	"highlander/internal/nodename"
 )
 
 // closeTimeout is how long Close tells etcd that the leases are released.
@@ -60,7 +59,7 @@ var _ highlander.Cluster = (*Cluster)(nil)
 func newCluster(cfg config, conn *connection) *Cluster {
 	c := &Cluster{
 		cfg:      cfg,
-		name:     nodename.Join(cfg.name, nodename.NewIncarnation()),
+		name:     joinName(cfg.name),
 		keys:     keys{cfg.prefix},
 		terms:    termsOf(cfg.ttl),
 		conn:     conn,

@@ -8,7 +8,6 @@ import (
 	"highlander"
 	"highlander/internal/boottime"
 	"highlander/internal/claims"
-	"highlander/internal/nodename"
 )
 
 const (
@@ -350,5 +349,5 @@ func (a *agent) nameOf(id claims.Node) string {
 	if m := a.mortals[id]; m != nil {
 		return m.name
 	}
-	return nodename.Join("unknown", uint64(id))
+	return joinName("unknown", uint64(id))
 }

@@ -3,7 +3,9 @@ package gossip
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -15,7 +17,6 @@ import (
 
 	"highlander"
 	"highlander/internal/claims"
-	"highlander/internal/nodename"
 )
 
 const (
@@ -93,8 +94,10 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 
 // open binds and starts everything but the search for others; cfg is checked.
 func open(cfg Config) (*Cluster, error) {
-	incarnation := nodename.NewIncarnation()
-	name := nodename.Join(cfg.Name, incarnation)
+	var seed [8]byte
+	rand.Read(seed[:])
+	incarnation := binary.BigEndian.Uint64(seed[:])
+	name := joinName(cfg.Name, incarnation)
 	c := &Cluster{cfg: cfg, name: name, meta: cfg.meta(), log: cfg.Logger.With("node", name)}
 	if !cfg.Observer {
 		c.secret = newSecret()

@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/go-msgpack/v2/codec"
 
 	"highlander/internal/claims"
-	"highlander/internal/nodename"
 )
 
 // The decoders of what comes from others, or from the user; see also
@@ -46,14 +45,14 @@ func FuzzNodeName(f *testing.F) {
 	f.Add("a#b#0123456789abcdef")
 	f.Add("n#+123456789abcdef")
 	f.Add("a\x1b[2J#0123456789abcdef")
-	f.Add(strings.Repeat("x", nodename.MaxLen+1) + "#0123456789abcdef")
+	f.Add(strings.Repeat("x", maxNameLen+1) + "#0123456789abcdef")
 	f.Fuzz(func(t *testing.T, full string) {
-		name, incarnation, err := nodename.Split(full)
+		name, incarnation, err := splitName(full)
 		if err != nil {
 			return
 		}
-		if nodename.Join(name, incarnation) != full {
-			t.Errorf("%q is taken for %q", full, nodename.Join(name, incarnation))
+		if joinName(name, incarnation) != full {
+			t.Errorf("%q is taken for %q", full, joinName(name, incarnation))
 		}
 		if err := (Config{Name: name}).checkNames(urlNames); err != nil {
 			t.Error(err)

@@ -10,8 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"highlander/internal/nodename"
-
 	"github.com/hashicorp/memberlist"
 )
 
@@ -101,7 +99,7 @@ func TestRefusedNodesAreLoggedOnceAMinuteEach(t *testing.T) {
 		a, text := metaAgent(nodeMeta{})
 		meet := func(name string, incarnation uint64, r rules) {
 			n := metaNode(nodeMeta{rules: r}.append(nil))
-			n.Name = nodename.Join(name, incarnation)
+			n.Name = joinName(name, incarnation)
 			a.NotifyAlive(n)
 		}
 		others := quorumRules
@@ -130,7 +128,7 @@ func TestRefusedNodesOfManyNamesAreLoggedWithinBounds(t *testing.T) {
 		a, text := metaAgent(nodeMeta{})
 		for i := range uint64(1000) {
 			n := metaNode(nodeMeta{rules: quorumRules}.append(nil))
-			n.Name = nodename.Join(fmt.Sprint("x", i), 1)
+			n.Name = joinName(fmt.Sprint("x", i), 1)
 			a.NotifyAlive(n)
 		}
 		if lines := strings.Count(text.String(), "\n"); lines != maxRefusals || len(a.c.dropped.refusals) != maxRefusals {

@@ -109,10 +109,14 @@ var errRanOut = errors.New("the server did not answer before the lease has run o
 func (n *node) release(ctx context.Context, h *hold) error {
 	done := make(chan error, 1)
 	n.do(func() {
+		if n.holds[h.id] != h { // the time for the child was over
+			done <- nil
+			return
+		}
 		h.giveBack = true
 		h.waiting = append(h.waiting, done)
 	})
-	ranOut := time.NewTimer(max(0, h.lease.Until()-n.clock()))
+	ranOut := time.NewTimer(max(n.c.opTimeout(), h.lease.Until()-n.clock()))
 	defer ranOut.Stop()
 	select {
 	case err := <-done:

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"sync"
 	"time"
@@ -10,7 +12,6 @@ import (
 
 	"highlander"
 	"highlander/internal/boottime"
-	"highlander/internal/nodename"
 )
 
 // Cluster is a cluster of nodes that use one schema of one database. It connects
@@ -61,7 +62,9 @@ func New(pool *pgxpool.Pool, opts ...Option) (*Cluster, error) {
 }
 
 func newCluster(c config) *Cluster {
-	c.name = nodename.Join(c.name, nodename.NewIncarnation())
+	var incarnation [8]byte
+	_, _ = rand.Read(incarnation[:]) // it does not fail
+	c.name = fmt.Sprintf("%s#%016x", c.name, binary.BigEndian.Uint64(incarnation[:]))
 	c.log = c.log.With("node", c.name)
 	return &Cluster{c: &c, node: newNode(&c, boottime.Now), reader: newReader(&c)}
 }

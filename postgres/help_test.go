@@ -35,7 +35,7 @@ var shared struct {
 	err    error
 }
 
-func sharedServer(t *testing.T) *postgrestest.Server {
+func sharedServer(t testing.TB) *postgrestest.Server {
 	t.Helper()
 	postgrestest.Need(t)
 	shared.Do(func() { shared.server, shared.err = postgrestest.Start() })
@@ -56,14 +56,21 @@ type world struct {
 	server *postgrestest.Server
 	schema string
 	ttl    time.Duration
-	nodes  []*postgres.Cluster
+
+	nodes []*postgres.Cluster
+	after []func() // at the end, when the nodes are closed
 }
 
+// newWorld registers the cleanup of all that comes: what a test registers later
+// runs earlier.
 func newWorld(t *testing.T, server *postgrestest.Server, ttl time.Duration) *world {
 	w := &world{T: t, server: server, schema: newSchema(), ttl: ttl}
 	t.Cleanup(func() {
 		for _, c := range w.nodes {
 			_ = c.Close()
+		}
+		for _, end := range w.after {
+			end()
 		}
 	})
 	return w
@@ -72,7 +79,7 @@ func newWorld(t *testing.T, server *postgrestest.Server, ttl time.Duration) *wor
 // open opens a node that connects by a URL.
 func (w *world) open(url, name string, opts ...postgres.Option) *postgres.Cluster {
 	w.Helper()
-	opts = append([]postgres.Option{postgres.WithName(name), postgres.WithTTL(w.ttl), postgres.WithSchema(w.schema), postgres.WithLogger(testLogger(w.T, name))}, opts...)
+	opts = append([]postgres.Option{postgres.WithName(name), postgres.WithTTL(w.ttl), postgres.WithSchema(w.schema), postgres.WithLogger(w.logger(name))}, opts...)
 	c, err := postgres.Open(url, opts...)
 	if err != nil {
 		w.Fatal(err)
@@ -84,6 +91,30 @@ func (w *world) open(url, name string, opts ...postgres.Option) *postgres.Cluste
 // admin runs a question of the superuser that has one number as its answer.
 func (w *world) admin(sql string, args ...any) (answer int) {
 	w.Helper()
+	w.asAdmin(func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, w.inSchema(sql), args...).Scan(&answer)
+	})
+	return answer
+}
+
+// adminExec has the superuser do something. The statement may do without some of
+// the arguments.
+func (w *world) adminExec(sql string, args ...string) {
+	w.Helper()
+	for i, arg := range args {
+		sql = strings.ReplaceAll(sql, fmt.Sprintf("$%d", i+1), "'"+strings.ReplaceAll(arg, "'", "''")+"'")
+	}
+	w.asAdmin(func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.PgConn().Exec(ctx, w.inSchema(sql)).Close()
+	})
+}
+
+func (w *world) inSchema(sql string) string {
+	return strings.ReplaceAll(sql, "$schema", pgx.Identifier{w.schema}.Sanitize())
+}
+
+func (w *world) asAdmin(do func(context.Context, *pgx.Conn) error) {
+	w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, w.server.AdminURL())
@@ -91,9 +122,26 @@ func (w *world) admin(sql string, args ...any) (answer int) {
 		w.Fatal(err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	sql = strings.ReplaceAll(sql, "$schema", pgx.Identifier{w.schema}.Sanitize())
-	if err := conn.QueryRow(ctx, sql, args...).Scan(&answer); err != nil {
-		w.Fatalf("%s: %v", sql, err)
+	if err := do(ctx, conn); err != nil {
+		w.Fatal(err)
 	}
-	return answer
+}
+
+// startServer starts a server for one test, which may do to it what it likes.
+func startServer(t *testing.T, settings ...string) *postgrestest.Server {
+	t.Helper()
+	postgrestest.Need(t)
+	s, err := postgrestest.Start(settings...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of the server:\n%s", s.LogTail(8000))
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }

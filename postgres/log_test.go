@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// testLogger logs to the test, until that has ended.
-func testLogger(t *testing.T, name string) *slog.Logger {
-	out := &testLog{t: t, name: name}
-	t.Cleanup(out.stop)
+// logger logs to the test, until that has ended.
+func (w *world) logger(name string) *slog.Logger {
+	out := &testLog{t: w.T, name: name}
+	w.after = append(w.after, out.stop)
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 

@@ -26,12 +26,13 @@ type node struct {
 	ended chan struct{} // closed when the goroutine has returned
 	crash atomic.Bool   // for tests: end as if killed
 
-	claims  map[int64]*claim // that wait, by seat
-	holds   map[string]*hold // by id
-	floors  map[string]int64 // the highest token heard of, of ids that are waited for
-	leaving []*claim         // that were given up, and are in the queue
-	calls   map[string]bool  // ids that we are called to take
-	old     []*session       // sessions that have ended, and are not put away
+	claims  map[int64]*claim   // that wait, by seat
+	holds   map[string]*hold   // by id
+	known   map[string]*memory // of ids that are waited for or held
+	leaving []*claim           // that were given up, and are in the queue
+	calls   map[string]bool    // ids that we are called to take
+	more    bool               // there are more than were dealt with at once
+	old     []*session         // sessions that have ended, and are not put away
 
 	until    time.Duration // when leases run out, as far as they are renewed
 	nextBeat time.Duration
@@ -48,7 +49,7 @@ func newNode(c *config, clock func() time.Duration) *node {
 	return &node{
 		c: c, clock: clock, book: lease.NewBook(clock, c.log),
 		inbox: inbox{wake: make(chan struct{}, 1)}, ended: make(chan struct{}),
-		claims: map[int64]*claim{}, holds: map[string]*hold{}, floors: map[string]int64{}, calls: map[string]bool{},
+		claims: map[int64]*claim{}, holds: map[string]*hold{}, known: map[string]*memory{}, calls: map[string]bool{},
 	}
 }
 

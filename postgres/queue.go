@@ -16,7 +16,7 @@ import (
 // anything about an id locks its row of leases first, in the order of ids: so a
 // release and a new waiter cannot miss each other.
 const (
-	lockRows = `select id, key, token, node, released from $schema.leases where id = any($1) order by id for update`
+	lockRows = `select id, key, token, node, released, ttl_ms from $schema.leases where id = any($1) order by id for update`
 
 	makeRows = `insert into $schema.leases (id, key, token, session, node, meta, since, ttl_ms, released)
 		select id, key, 0, 0, '', '', clock_timestamp(), 0, true from unnest($1::text[], $2::bigint[]) as wanted(id, key)
@@ -28,12 +28,14 @@ const (
 
 	// A lease is for the first in the queue, if the one before is over. Its token
 	// is larger than all that anybody here has heard of, and than those that
-	// nobody remembers: time goes on, in microseconds.
+	// nobody remembers: time goes on, in microseconds. A row that is older than what
+	// this node remembers is not to be trusted: see memory.
 	takeFirst = `with firsts as (
 			select distinct on (id) id, session, seat from $schema.waiters where id = any($1) order by id, place
 		), mine as materialized (
 			select l.id, l.key, f.seat from firsts f join $schema.leases l using (id)
-			where f.session = $2 and f.seat = any($5) and l.released and exists (select from $schema.nodes n where n.session = $2)
+			join unnest($5::bigint[], $8::bigint[]) as w(seat, least) using (seat)
+			where f.session = $2 and l.released and l.token >= w.least and exists (select from $schema.nodes n where n.session = $2)
 		), locked as materialized (
 			select id, key, seat, pg_try_advisory_lock(key) as got from mine
 		), taken as (
@@ -107,11 +109,55 @@ type row struct {
 	token    int64
 	node     string
 	released bool
+	ttl      time.Duration
 }
 
 func scanRow(rows pgx.Rows, r *row) error {
-	return rows.Scan(&r.id, &r.key, &r.token, &r.node, &r.released)
+	var ttl int64
+	err := rows.Scan(&r.id, &r.key, &r.token, &r.node, &r.released, &ttl)
+	r.ttl = time.Duration(ttl) * time.Millisecond
+	return err
 }
+
+// memory is what a node knows of the last lease of an id that it waits for. If its
+// row is gone, somebody has deleted it; that says nothing about its child, which
+// may run for a TTL.
+type memory struct {
+	token int64
+	open  bool // it was not released when it was seen last
+	ttl   time.Duration
+	gone  time.Duration // when an older row was seen in its place; zero if that was not
+}
+
+// see takes in the row of an id, read at that time.
+func (m *memory) see(r row, now time.Duration) {
+	switch {
+	case r.token >= m.token:
+		*m = memory{token: r.token, open: !r.released, ttl: r.ttl}
+	case m.gone == 0:
+		m.gone = now
+	}
+}
+
+// floor is a token that the next one has to be larger than.
+func (m *memory) floor() int64 {
+	if m == nil {
+		return 0
+	}
+	return m.token
+}
+
+// least is the token that a row has to have for the lease before to be over.
+func (m *memory) least(now time.Duration) int64 {
+	if m == nil || !m.open || m.gone != 0 && now >= m.gone+m.ttl {
+		return 0
+	}
+	return m.token
+}
+
+// takeAtOnce is how many claims are dealt with in a transaction at most: what
+// else there is to do, such as renewals, is between them.
+const takeAtOnce = 250
 
 // taken is what came of an attempt to take an id.
 type taken struct {
@@ -137,8 +183,8 @@ func (n *node) take(ctx context.Context, s *session) error {
 		n.queue(b, fresh)
 	}
 	collect(b.add(lockRows, ids), &rows, scanRow)
-	seats, metas, floors := n.wishes(ids)
-	collect(b.add(takeFirst, ids, s.number, n.c.name, n.c.ttl.Milliseconds(), seats, metas, floors), &got, func(rows pgx.Rows, t *taken) error {
+	seats, metas, floors, least := n.wishes(ids)
+	collect(b.add(takeFirst, ids, s.number, n.c.name, n.c.ttl.Milliseconds(), seats, metas, floors, least), &got, func(rows pgx.Rows, t *taken) error {
 		return rows.Scan(&t.id, &t.key, &t.seat, &t.got, &t.token, &t.since)
 	})
 	if err := b.send(ctx); err != nil {
@@ -147,7 +193,9 @@ func (n *node) take(ctx context.Context, s *session) error {
 	for _, cl := range fresh {
 		cl.queued = true
 	}
-	clear(n.calls)
+	for _, id := range ids {
+		delete(n.calls, id)
+	}
 	n.remember(rows)
 	n.took(s, got)
 	return n.refuseClashes(ctx, s, fresh, rows)
@@ -157,17 +205,24 @@ func (n *node) take(ctx context.Context, s *session) error {
 // id that is held here, or was until the others are told, is not to be had.
 func (n *node) toTake() (fresh []*claim, ids []string) {
 	for id := range n.calls {
-		if n.holds[id] == nil {
+		switch {
+		case n.holds[id] != nil:
+			delete(n.calls, id) // it is called again when that is over
+		case len(ids) < takeAtOnce:
 			ids = append(ids, id)
 		}
 	}
 	for _, cl := range n.claims {
 		if !cl.queued {
 			fresh = append(fresh, cl)
-			ids = append(ids, cl.id)
 		}
 	}
 	slices.SortFunc(fresh, func(a, b *claim) int { return cmp.Compare(a.seat, b.seat) })
+	n.more = len(n.calls) > len(ids) || len(fresh) > takeAtOnce
+	fresh = fresh[:min(len(fresh), takeAtOnce)]
+	for _, cl := range fresh {
+		ids = append(ids, cl.id)
+	}
 	slices.Sort(ids)
 	return fresh, slices.Compact(ids)
 }
@@ -190,7 +245,8 @@ func (n *node) queue(b *batch, fresh []*claim) {
 
 // wishes returns what claims want the rows of their leases to have, of those ids
 // that are to be had: a lease must not be taken next to one that this process has.
-func (n *node) wishes(ids []string) (seats []int64, metas []string, floors []int64) {
+func (n *node) wishes(ids []string) (seats []int64, metas []string, floors, least []int64) {
+	now := n.clock()
 	wanted := map[string]bool{}
 	for _, id := range ids {
 		wanted[id] = n.holds[id] == nil
@@ -199,16 +255,22 @@ func (n *node) wishes(ids []string) (seats []int64, metas []string, floors []int
 		if wanted[cl.id] {
 			seats = append(seats, seat)
 			metas = append(metas, cl.meta)
-			floors = append(floors, n.floors[cl.id])
+			known := n.known[cl.id]
+			least = append(least, known.least(now))
+			floors = append(floors, known.floor())
 		}
 	}
-	return seats, metas, floors
+	return seats, metas, floors, least
 }
 
 // remember notes tokens that others have had.
 func (n *node) remember(rows []row) {
+	now := n.clock()
 	for _, r := range rows {
-		n.floors[r.id] = max(n.floors[r.id], r.token)
+		if n.known[r.id] == nil {
+			n.known[r.id] = &memory{}
+		}
+		n.known[r.id].see(r, now)
 	}
 }
 
@@ -219,7 +281,7 @@ func (n *node) took(s *session, got []taken) {
 		if !t.got {
 			continue // a session that has ended is still there; the next sweep tries again
 		}
-		n.floors[t.id] = max(n.floors[t.id], t.token)
+		n.known[t.id] = &memory{token: t.token, open: true, ttl: n.c.ttl}
 		n.c.log.Debug("won", "id", t.id, "token", t.token)
 		n.grant(cl, &hold{id: t.id, key: t.key, token: t.token, meta: cl.meta, since: t.since, session: s.number, locked: true})
 	}
@@ -273,6 +335,9 @@ func (n *node) giveBack(ctx context.Context, s *session) error {
 	for _, h := range done {
 		n.c.log.Debug("released", "id", h.id, "token", h.token)
 		delete(n.holds, h.id)
+		if known := n.known[h.id]; known != nil && known.token == h.token {
+			known.open = false
+		}
 		for _, waiting := range h.waiting {
 			waiting <- nil
 		}
@@ -312,5 +377,5 @@ func (n *node) forget() {
 	for _, cl := range n.claims {
 		needed[cl.id] = true
 	}
-	maps.DeleteFunc(n.floors, func(id string, _ int64) bool { return n.holds[id] == nil && !needed[id] })
+	maps.DeleteFunc(n.known, func(id string, _ *memory) bool { return n.holds[id] == nil && !needed[id] })
 }

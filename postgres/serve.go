@@ -54,7 +54,7 @@ func (n *node) work(ctx context.Context, s *session) error {
 
 // wait waits for something to do: a notification, a word in the inbox, or time.
 func (n *node) wait(ctx context.Context, s *session) error {
-	if len(s.notes) > 0 || n.look {
+	if len(s.notes) > 0 || (n.look || n.more) && n.clock() >= n.pause {
 		return nil
 	}
 	left := n.due() - n.clock()

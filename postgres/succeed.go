@@ -25,7 +25,16 @@ const (
 	countLocks = `select count(*) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and objid::bigint = any($2) and objsubid = 1
 		and granted and mode = 'ExclusiveLock' and database = (select oid from pg_database where datname = current_database())`
 
-	lockOld = `select id, key, token, node, released from $schema.leases where id = any($1) or session = any($2) and not released order by id for update`
+	lockOld = `select id, key, token, node, released, ttl_ms from $schema.leases where id = any($1) or session = any($2) and not released order by id for update`
+
+	// putBackOld puts back rows that somebody has deleted in the meantime: the
+	// child of the lease may run, and others have to wait for it.
+	putBackOld = `insert into $schema.leases as l (id, key, token, session, node, meta, since, ttl_ms, released)
+		select id, key, token, session, $1, meta, since, $2, false
+		from unnest($3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::timestamptz[], $8::bigint[]) as held(id, key, token, meta, since, session)
+		on conflict (id) do update set token = excluded.token, session = excluded.session, node = excluded.node, meta = excluded.meta,
+			since = excluded.since, ttl_ms = excluded.ttl_ms, released = false
+		where l.released and l.token < excluded.token`
 
 	adoptLeases = `with locked as materialized (
 			select l.id, pg_try_advisory_lock(l.key) as got from $schema.leases l join unnest($1::text[], $2::bigint[]) as held(id, token) using (id, token)
@@ -104,17 +113,27 @@ func (n *node) succeed(ctx context.Context, s *session, sent time.Duration) erro
 		}
 	}
 	sent = n.clock()
-	var live []*hold
+	var all, live []*hold
 	for _, h := range n.holds {
-		if h.live() && !h.giveBack {
+		if h.giveBack || h.session == 0 {
+			continue
+		}
+		all = append(all, h)
+		if h.live() {
 			live = append(live, h)
 		}
 	}
 	ids, _, tokens, _, _ := columns(live)
+	allIDs, keys, allTokens, metas, since := columns(all)
+	var sessions []int64
+	for _, h := range all {
+		sessions = append(sessions, h.session)
+	}
 	var before, ours []row
 	var seats []int64
 	b := s.newBatch()
-	collect(b.add(lockOld, ids, numbers), &before, scanRow)
+	collect(b.add(lockOld, allIDs, numbers), &before, scanRow)
+	b.add(putBackOld, n.c.name, n.c.ttl.Milliseconds(), allIDs, keys, allTokens, metas, since, sessions)
 	collect(b.add(adoptLeases, ids, tokens, numbers, s.number, n.c.ttl.Milliseconds()), &ours, func(rows pgx.Rows, r *row) error { return rows.Scan(&r.id, &r.token) })
 	b.add(freeOld, numbers, slices.Collect(maps.Keys(n.holds)))
 	collect(b.add(moveWaiters, s.number, numbers, slices.Collect(maps.Keys(n.claims))), &seats, func(rows pgx.Rows, seat *int64) error { return rows.Scan(seat) })

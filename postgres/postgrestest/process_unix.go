@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -62,10 +61,9 @@ type process struct {
 	ended chan struct{}
 }
 
-// start starts a program whose output is appended to a file. A goroutine with a
-// thread of its own does that and waits for the end, because the parent's death
-// that a server ends with is that of the thread.
-func (p programs) start(log, name string, args ...string) (*process, error) {
+// start has the keeper start a program, whose output is appended to a file, and
+// wait for its end.
+func (p programs) start(keeper chan<- func(), log, name string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -74,16 +72,14 @@ func (p programs) start(log, name string, args ...string) (*process, error) {
 	run := &process{cmd: p.command(name, args...), ended: make(chan struct{})}
 	run.cmd.Stdout, run.cmd.Stderr = out, out
 	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+	keeper <- func() {
 		err := run.cmd.Start()
 		started <- err
 		if err == nil {
 			_ = run.cmd.Wait() // its end is told by ended, whatever its exit code
 			close(run.ended)
 		}
-	}()
+	}
 	return run, <-started
 }
 

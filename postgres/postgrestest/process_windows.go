@@ -20,11 +20,13 @@ const (
 	quitAtOnce
 )
 
-func serverAccount() (*account, error)                              { return nil, errUnix }
-func giveTo(string, *account) error                                 { return errUnix }
-func runAs(*exec.Cmd, *account)                                     {}
-func (p programs) start(_, _ string, _ ...string) (*process, error) { return nil, errUnix }
-func (*process) pid() int                                           { return 0 }
-func (*process) signal(signal) error                                { return errUnix }
-func (*process) freeze() error                                      { return errUnix }
-func (*process) thaw() error                                        { return errUnix }
+func serverAccount() (*account, error) { return nil, errUnix }
+func giveTo(string, *account) error    { return errUnix }
+func runAs(*exec.Cmd, *account)        {}
+func (p programs) start(chan<- func(), string, string, ...string) (*process, error) {
+	return nil, errUnix
+}
+func (*process) pid() int            { return 0 }
+func (*process) signal(signal) error { return errUnix }
+func (*process) freeze() error       { return errUnix }
+func (*process) thaw() error         { return errUnix }

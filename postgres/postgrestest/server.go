@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,7 +28,8 @@ type Server struct {
 	port     int
 	settings []string
 
-	process *process // nil while it is stopped
+	process *process    // nil while it is stopped
+	keeper  chan func() // what the goroutine does that has all processes
 }
 
 // The user and the database that URL names. The user owns the database and is
@@ -55,11 +57,22 @@ func Start(settings ...string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("postgrestest: %w", err)
 	}
-	s := &Server{programs: found, dir: dir, settings: settings}
+	s := &Server{programs: found, dir: dir, settings: settings, keeper: make(chan func())}
+	go s.keep()
 	if err := s.create(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// keep is the goroutine that starts the processes and waits for their end, until
+// Close. It has a thread of its own, because the parent's death that a process
+// ends with is that of the thread.
+func (s *Server) keep() {
+	runtime.LockOSThread()
+	for do := range s.keeper {
+		do()
+	}
 }
 
 // create fills the directory, starts the server and makes user and database.
@@ -103,7 +116,7 @@ func (s *Server) StartAgain() error {
 	if err := s.configure(); err != nil {
 		return fmt.Errorf("postgrestest: %w", err)
 	}
-	p, err := s.programs.start(s.log(), "postgres", "-D", s.data())
+	p, err := s.programs.start(s.keeper, s.log(), "postgres", "-D", s.data())
 	if err != nil {
 		return fmt.Errorf("postgrestest: start the server: %w", err)
 	}
@@ -199,9 +212,11 @@ func (s *Server) Thaw() error {
 	return nil
 }
 
-// Close ends the server at once, if it runs, and removes its directory.
+// Close ends the server at once, if it runs, and removes its directory. Nothing may
+// be called after it.
 func (s *Server) Close() error {
 	err := errors.Join(s.Crash(), os.RemoveAll(s.dir))
+	close(s.keeper)
 	template.release()
 	return err
 }
