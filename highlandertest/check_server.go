@@ -168,7 +168,7 @@ func shortHang(s *script) {
 	o := newShortOutage(s)
 	resume := s.fixture.Server.Hang(s.t)
 	defer resume()
-	s.eventually("a quarter of the TTL passes", s.passes(s.fixture.TTL/4))
+	s.eventually("a tenth of the TTL passes", s.passes(s.fixture.TTL/10))
 	resume()
 	o.keeps()
 }

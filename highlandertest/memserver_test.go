@@ -283,7 +283,7 @@ func (n *memNode) Node() string { return n.name }
 func call[T any](ctx context.Context, n *memNode, request func() T) (reply T, err error) {
 	patience := memServerTimeout
 	if n.server.broken == losesSoon {
-		patience = memServerTTL / 11
+		patience = memServerTTL * 7 / 100
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
