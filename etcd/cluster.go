@@ -16,6 +16,7 @@ import (
 	"highlander"
 	"highlander/internal/boottime"
 	"highlander/internal/lease"
+	"highlander/internal/nodename"
 )
 
 // closeTimeout is how long Close tells etcd that the leases are released.
@@ -59,7 +60,7 @@ var _ highlander.Cluster = (*Cluster)(nil)
 func newCluster(cfg config, conn *connection) *Cluster {
 	c := &Cluster{
 		cfg:      cfg,
-		name:     joinName(cfg.name),
+		name:     nodename.Join(cfg.name, nodename.NewIncarnation()),
 		keys:     keys{cfg.prefix},
 		terms:    termsOf(cfg.ttl),
 		conn:     conn,

@@ -2,16 +2,13 @@ package etcd
 
 import (
 	"cmp"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"highlander/internal/nodename"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -21,9 +18,9 @@ const (
 	DefaultTTL    = 12 * time.Second
 	DefaultPrefix = "/highlander"
 
-	minTTL     = time.Second
-	maxTTL     = time.Hour
-	maxNameLen = 128
+	minTTL       = time.Second
+	maxTTL       = time.Hour
+	maxPrefixLen = 128
 )
 
 // Option is a setting for New and Open.
@@ -72,29 +69,12 @@ func newConfig(opts []Option) (config, error) {
 	for _, opt := range opts {
 		opt(&cfg)
 	}
-	if cfg.name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return cfg, fmt.Errorf("no name is given and the host name is not known: %w", err)
-		}
-		cfg.name = host
-	}
 	if cfg.log == nil {
 		cfg.log = slog.Default()
 	}
-	return cfg, cmp.Or(checkName(cfg.name), checkTTL(cfg.ttl), checkPrefix(cfg.prefix))
-}
-
-func checkName(name string) error {
-	switch {
-	case len(name) > maxNameLen:
-		return fmt.Errorf("name has %d bytes; at most %d are allowed", len(name), maxNameLen)
-	case !utf8.ValidString(name):
-		return fmt.Errorf("name %q is not UTF-8", name)
-	case strings.ContainsFunc(name, func(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }):
-		return fmt.Errorf("name %q: '#', spaces and control characters are not allowed", name)
-	}
-	return nil
+	var err error
+	cfg.name, err = nodename.OrHost("name", cfg.name)
+	return cfg, cmp.Or(err, checkTTL(cfg.ttl), checkPrefix(cfg.prefix))
 }
 
 func checkTTL(ttl time.Duration) error {
@@ -108,15 +88,8 @@ func checkPrefix(prefix string) error {
 	switch {
 	case prefix == "" || strings.HasSuffix(prefix, "/"):
 		return fmt.Errorf("prefix %q: it must not be empty or end with a slash, such as %s", prefix, DefaultPrefix)
-	case len(prefix) > maxNameLen:
-		return fmt.Errorf("prefix has %d bytes; at most %d are allowed", len(prefix), maxNameLen)
+	case len(prefix) > maxPrefixLen:
+		return fmt.Errorf("prefix has %d bytes; at most %d are allowed", len(prefix), maxPrefixLen)
 	}
 	return nil
-}
-
-// joinName makes the name of a node, unique per start.
-func joinName(name string) string {
-	var seed [8]byte
-	rand.Read(seed[:])
-	return name + "#" + hex.EncodeToString(seed[:])
 }

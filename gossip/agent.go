@@ -8,6 +8,7 @@ import (
 	"highlander"
 	"highlander/internal/boottime"
 	"highlander/internal/claims"
+	"highlander/internal/nodename"
 )
 
 const (
@@ -349,5 +350,5 @@ func (a *agent) nameOf(id claims.Node) string {
 	if m := a.mortals[id]; m != nil {
 		return m.name
 	}
-	return joinName("unknown", uint64(id))
+	return nodename.Join("unknown", uint64(id))
 }

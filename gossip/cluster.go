@@ -3,9 +3,7 @@ package gossip
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -17,6 +15,7 @@ import (
 
 	"highlander"
 	"highlander/internal/claims"
+	"highlander/internal/nodename"
 )
 
 const (
@@ -94,10 +93,8 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 
 // open binds and starts everything but the search for others; cfg is checked.
 func open(cfg Config) (*Cluster, error) {
-	var seed [8]byte
-	rand.Read(seed[:])
-	incarnation := binary.BigEndian.Uint64(seed[:])
-	name := joinName(cfg.Name, incarnation)
+	incarnation := nodename.NewIncarnation()
+	name := nodename.Join(cfg.Name, incarnation)
 	c := &Cluster{cfg: cfg, name: name, meta: cfg.meta(), log: cfg.Logger.With("node", name)}
 	if !cfg.Observer {
 		c.secret = newSecret()

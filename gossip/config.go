@@ -6,17 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/hashicorp/memberlist"
 
 	"highlander/internal/claims"
+	"highlander/internal/nodename"
 )
 
 const (
@@ -37,7 +35,6 @@ const (
 	maxTTL    = 10 * time.Minute
 	maxVoters = 1024
 
-	maxNameLen  = 128
 	maxLabelLen = 255
 )
 
@@ -131,13 +128,11 @@ func (cfg Config) withDefaults() (Config, error) {
 	if err := cfg.check(func(field string) string { return "Config." + field }); err != nil {
 		return cfg, fmt.Errorf("gossip: %w", err)
 	}
-	if cfg.Name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return cfg, fmt.Errorf("gossip: Config.Name is empty and the host name is not known: %w", err)
-		}
-		cfg.Name = host
+	name, err := nodename.OrHost("Config.Name", cfg.Name)
+	if err != nil {
+		return cfg, fmt.Errorf("gossip: %w", err)
 	}
+	cfg.Name = name
 	if cfg.Label == "" {
 		cfg.Label = DefaultLabel
 	}
@@ -161,14 +156,10 @@ func (cfg Config) check(name naming) error {
 }
 
 func (cfg Config) checkNames(name naming) error {
-	switch {
-	case len(cfg.Name) > maxNameLen:
-		return fmt.Errorf("%s has %d bytes; at most %d are allowed", name("Name"), len(cfg.Name), maxNameLen)
-	case strings.ContainsFunc(cfg.Name, notInNames):
-		return fmt.Errorf("%s %q: '#', spaces and control characters are not allowed", name("Name"), cfg.Name)
-	case !utf8.ValidString(cfg.Name):
-		return fmt.Errorf("%s %q is not UTF-8", name("Name"), cfg.Name)
-	case len(cfg.Label) > maxLabelLen:
+	if err := nodename.Check(name("Name"), cfg.Name); err != nil {
+		return err
+	}
+	if len(cfg.Label) > maxLabelLen {
 		return fmt.Errorf("%s has %d bytes; at most %d are allowed", name("Label"), len(cfg.Label), maxLabelLen)
 	}
 	return nil
@@ -323,24 +314,4 @@ func (cfg Config) waitFor() int {
 func (cfg Config) claims(incarnation uint64) claims.Config {
 	r := cfg.meta().rules
 	return claims.Config{Self: claims.Node(incarnation), Name: cfg.Name, Observer: cfg.Observer, Quorum: r.quorum, Voters: r.voters, TTL: r.ttl}
-}
-
-func notInNames(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }
-
-// joinName makes the name of a node, unique per start.
-func joinName(name string, incarnation uint64) string {
-	return fmt.Sprintf("%s#%016x", name, incarnation)
-}
-
-// splitName is the reverse of joinName, for a name that Config allows.
-func splitName(full string) (name string, incarnation uint64, err error) {
-	name, text, _ := strings.Cut(full, "#")
-	incarnation, err = strconv.ParseUint(text, 16, 64)
-	if err != nil || joinName(name, incarnation) != full {
-		return "", 0, fmt.Errorf("node name %q is not NAME#INCARNATION", full)
-	}
-	if len(name) > maxNameLen || !utf8.ValidString(name) || strings.ContainsFunc(name, notInNames) {
-		return "", 0, fmt.Errorf("node name %q is not one that a node can have", full)
-	}
-	return name, incarnation, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"highlander/internal/claims"
+	"highlander/internal/nodename"
 )
 
 // What memberlist tells the agent. Its callbacks run under its locks or in the
@@ -64,14 +65,14 @@ func (a *agent) NotifyAlive(n *memberlist.Node) error {
 		return err
 	}
 	if err = a.c.meta.agree(n.Name, meta); err != nil {
-		voter, _, _ := splitName(n.Name)
+		voter, _, _ := nodename.Split(n.Name)
 		a.c.dropped.refused(refusal{voter, meta.rules}, err)
 	}
 	return err
 }
 
 func (a *agent) checkNode(n *memberlist.Node) (nodeMeta, error) {
-	_, incarnation, err := splitName(n.Name)
+	_, incarnation, err := nodename.Split(n.Name)
 	switch {
 	case err != nil:
 		return nodeMeta{}, err

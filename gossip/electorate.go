@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+
+	"highlander/internal/nodename"
 )
 
 // votersByName counts the voters among members as quorum mode does, by name: a
@@ -14,7 +16,7 @@ func votersByName(members []Member) (count int) {
 	named := map[string]int{}
 	for _, m := range members {
 		if !m.Observer {
-			name, _, _ := splitName(m.Name)
+			name, _, _ := nodename.Split(m.Name)
 			named[name]++
 		}
 	}
@@ -162,7 +164,7 @@ func (a *agent) logExcess(members []Member) {
 func voterNames(members []Member) (names []string) {
 	for _, m := range members {
 		if !m.Observer {
-			name, _, _ := splitName(m.Name)
+			name, _, _ := nodename.Split(m.Name)
 			names = append(names, name)
 		}
 	}

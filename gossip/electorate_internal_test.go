@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"highlander/internal/claims"
+	"highlander/internal/nodename"
 )
 
 // watched is as much of an agent as watches the voters: node 1, called a.
@@ -23,7 +24,7 @@ func watch(r rules) *watched {
 	w := &watched{}
 	begin := time.Now()
 	log := slog.New(slog.NewTextHandler(&w.text, nil))
-	c := &Cluster{name: joinName("a", 1), log: log, meta: nodeMeta{rules: r}}
+	c := &Cluster{name: nodename.Join("a", 1), log: log, meta: nodeMeta{rules: r}}
 	w.agent = &agent{
 		c: c, log: log, self: 1, nodes: map[claims.Node]*node{}, changed: make(chan struct{}),
 		up: func() time.Duration { return time.Since(begin) + time.Hour },
@@ -35,7 +36,7 @@ func watch(r rules) *watched {
 
 // comes has a node come into view and say something.
 func (w *watched) comes(id claims.Node, voter string) {
-	w.nodes[id] = &node{id: id, name: joinName(voter, uint64(id)), voter: voter}
+	w.nodes[id] = &node{id: id, name: nodename.Join(voter, uint64(id)), voter: voter}
 	w.machine.NodeUp(w.instant(), id, voter, true)
 	w.machine.Receive(w.instant(), claims.Message{From: id, To: 1})
 	w.viewChanged()

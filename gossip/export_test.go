@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"highlander/internal/claims"
+	"highlander/internal/nodename"
 )
 
 // JoinTuned is Join with other settings of memberlist.
@@ -110,7 +111,7 @@ func Word(kind byte, from, to, number, about uint64) []byte {
 
 // Incarnation returns the random part of a node's name.
 func Incarnation(node string) uint64 {
-	_, incarnation, err := splitName(node)
+	_, incarnation, err := nodename.Split(node)
 	if err != nil {
 		panic(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-msgpack/v2/codec"
 
 	"highlander/internal/claims"
+	"highlander/internal/nodename"
 )
 
 // The decoders of what comes from others, or from the user; see also
@@ -45,14 +46,14 @@ func FuzzNodeName(f *testing.F) {
 	f.Add("a#b#0123456789abcdef")
 	f.Add("n#+123456789abcdef")
 	f.Add("a\x1b[2J#0123456789abcdef")
-	f.Add(strings.Repeat("x", maxNameLen+1) + "#0123456789abcdef")
+	f.Add(strings.Repeat("x", nodename.MaxLen+1) + "#0123456789abcdef")
 	f.Fuzz(func(t *testing.T, full string) {
-		name, incarnation, err := splitName(full)
+		name, incarnation, err := nodename.Split(full)
 		if err != nil {
 			return
 		}
-		if joinName(name, incarnation) != full {
-			t.Errorf("%q is taken for %q", full, joinName(name, incarnation))
+		if nodename.Join(name, incarnation) != full {
+			t.Errorf("%q is taken for %q", full, nodename.Join(name, incarnation))
 		}
 		if err := (Config{Name: name}).checkNames(urlNames); err != nil {
 			t.Error(err)

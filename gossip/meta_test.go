@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"highlander/internal/nodename"
+
 	"github.com/hashicorp/memberlist"
 )
 
@@ -99,7 +101,7 @@ func TestRefusedNodesAreLoggedOnceAMinuteEach(t *testing.T) {
 		a, text := metaAgent(nodeMeta{})
 		meet := func(name string, incarnation uint64, r rules) {
 			n := metaNode(nodeMeta{rules: r}.append(nil))
-			n.Name = joinName(name, incarnation)
+			n.Name = nodename.Join(name, incarnation)
 			a.NotifyAlive(n)
 		}
 		others := quorumRules
@@ -128,7 +130,7 @@ func TestRefusedNodesOfManyNamesAreLoggedWithinBounds(t *testing.T) {
 		a, text := metaAgent(nodeMeta{})
 		for i := range uint64(1000) {
 			n := metaNode(nodeMeta{rules: quorumRules}.append(nil))
-			n.Name = joinName(fmt.Sprint("x", i), 1)
+			n.Name = nodename.Join(fmt.Sprint("x", i), 1)
 			a.NotifyAlive(n)
 		}
 		if lines := strings.Count(text.String(), "\n"); lines != maxRefusals || len(a.c.dropped.refusals) != maxRefusals {

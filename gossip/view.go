@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"highlander/internal/claims"
+	"highlander/internal/nodename"
 )
 
 // node is another node that memberlist knows.
@@ -55,7 +56,7 @@ const (
 func (n *node) inView() bool { return n.phase == nodeInView || n.phase == nodeDoubted }
 
 func (a *agent) nodeJoined(now claims.Instant, list memberlist.Node) {
-	voter, incarnation, err := splitName(list.Name)
+	voter, incarnation, err := nodename.Split(list.Name)
 	meta, metaErr := parseMeta(list.Meta)
 	if err != nil || metaErr != nil { // NotifyAlive lets none of these pass
 		return
@@ -254,7 +255,7 @@ func (a *agent) news(n *node, level slog.Level, text string, args ...any) {
 }
 
 func (a *agent) find(name string) *node {
-	_, incarnation, err := splitName(name)
+	_, incarnation, err := nodename.Split(name)
 	if n := a.nodes[claims.Node(incarnation)]; err == nil && n != nil && n.name == name {
 		return n
 	}

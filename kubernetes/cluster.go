@@ -2,7 +2,6 @@ package kubernetes
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +16,7 @@ import (
 	"highlander"
 	"highlander/internal/boottime"
 	"highlander/internal/lease"
+	"highlander/internal/nodename"
 )
 
 // Cluster is one node of a cluster whose leases are Lease objects of one
@@ -112,7 +112,7 @@ func newCluster(clientset kubernetes.Interface, namespace string, cfg config, ha
 		return nil, fmt.Errorf("kubernetes: namespace %q: %s", namespace, wrong[0])
 	}
 	c := &Cluster{
-		node:    fmt.Sprintf("%s#%s", cfg.name, rand.Text()[:16]),
+		node:    nodename.Join(cfg.name, nodename.NewIncarnation()),
 		ttl:     cfg.ttl,
 		terms:   cfg.terms(),
 		keepers: map[*keeper]struct{}{},

@@ -4,13 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"highlander/internal/lease"
+	"highlander/internal/nodename"
 )
 
 // DefaultTTL is how long a lease lasts without renewal, unless WithTTL says
@@ -18,10 +15,9 @@ import (
 const DefaultTTL = 15 * time.Second
 
 const (
-	minTTL     = 2 * time.Second
-	maxTTL     = 10 * time.Minute
-	maxNameLen = 128
-	renewals   = 5 // per TTL
+	minTTL   = 2 * time.Second
+	maxTTL   = 10 * time.Minute
+	renewals = 5 // per TTL
 )
 
 // Option is a setting of New and Open.
@@ -50,12 +46,9 @@ func newConfig(opts []Option) (config, error) {
 	for _, set := range opts {
 		set(&c)
 	}
-	if c.name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return c, fmt.Errorf("no name is given and the host name is not known: %w", err)
-		}
-		c.name = host
+	var err error
+	if c.name, err = nodename.OrHost("name", c.name); err != nil {
+		return c, err
 	}
 	return c, c.check()
 }
@@ -66,17 +59,9 @@ func (c config) check() error {
 		return errors.New("the logger is nil")
 	case c.ttl < minTTL || c.ttl > maxTTL || c.ttl%time.Second != 0:
 		return fmt.Errorf("ttl %v: whole seconds from %v to %v are allowed", c.ttl, minTTL, maxTTL)
-	case len(c.name) > maxNameLen:
-		return fmt.Errorf("name %.20q... has %d bytes; at most %d are allowed", c.name, len(c.name), maxNameLen)
-	case strings.ContainsFunc(c.name, notInNames):
-		return fmt.Errorf("name %q: '#', spaces and control characters are not allowed", c.name)
-	case !utf8.ValidString(c.name):
-		return fmt.Errorf("name %q is not UTF-8", c.name)
 	}
 	return nil
 }
-
-func notInNames(r rune) bool { return r == '#' || unicode.IsControl(r) || unicode.IsSpace(r) }
 
 func (c config) terms() lease.Terms { return lease.Terms{TTL: c.ttl, Every: c.ttl / renewals} }
 

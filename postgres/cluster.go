@@ -2,8 +2,6 @@ package postgres
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"sync"
 	"time"
@@ -12,6 +10,7 @@ import (
 
 	"highlander"
 	"highlander/internal/boottime"
+	"highlander/internal/nodename"
 )
 
 // Cluster is a cluster of nodes that use one schema of one database. It connects
@@ -62,9 +61,7 @@ func New(pool *pgxpool.Pool, opts ...Option) (*Cluster, error) {
 }
 
 func newCluster(c config) *Cluster {
-	var incarnation [8]byte
-	_, _ = rand.Read(incarnation[:]) // it does not fail
-	c.name = fmt.Sprintf("%s#%016x", c.name, binary.BigEndian.Uint64(incarnation[:]))
+	c.name = nodename.Join(c.name, nodename.NewIncarnation())
 	c.log = c.log.With("node", c.name)
 	return &Cluster{c: &c, node: newNode(&c, boottime.Now), reader: newReader(&c)}
 }

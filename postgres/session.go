@@ -65,7 +65,7 @@ func (e permanentError) Unwrap() error { return e.error }
 // openSession connects, checks what it has connected to, and takes the locks of
 // the session, in a row of nodes that others see when they are taken.
 func (n *node) openSession(ctx context.Context) (_ *session, err error) {
-	s := &session{c: n.c, wires: &wires{}, turn: make(chan int64, 1)}
+	s := &session{c: n.c, wires: &wires{keep: n.c.keep}, turn: make(chan int64, 1)}
 	defer func() {
 		if err != nil {
 			s.end()

@@ -19,15 +19,23 @@ type beforeConnect func(context.Context, *pgx.ConnConfig) error
 // process is dead. A connection that is given up while children run must not look
 // like that, even if a server that was frozen hears of both ends at once when it
 // wakes.
-type wire struct{ net.Conn }
+type wire struct {
+	net.Conn
+	let func() // takes it from its keeper
+}
 
 // Close makes reads and writes fail.
 func (w *wire) Close() error { return w.SetDeadline(time.Unix(1, 0)) }
 
-func (w *wire) cut() { _ = w.Conn.Close() } // what is there to be lost is lost
+func (w *wire) cut() {
+	w.let()
+	_ = w.Conn.Close() // what is there to be lost is lost
+}
 
 // wires are the sockets of a session.
 type wires struct {
+	keep func(net.Conn) (let func(), err error) // nil: there is no keeper
+
 	mu     sync.Mutex
 	open   []*wire
 	closed bool
@@ -53,7 +61,12 @@ func (ws *wires) dialer(dial func(ctx context.Context, network, addr string) (ne
 		if ws.closed {
 			return nil, errors.Join(errWiresClosed, conn.Close())
 		}
-		w := &wire{conn}
+		w := &wire{Conn: conn, let: func() {}}
+		if ws.keep != nil {
+			if w.let, err = ws.keep(conn); err != nil {
+				return nil, errors.Join(err, conn.Close())
+			}
+		}
 		ws.open = append(ws.open, w)
 		return w, nil
 	}

@@ -19,22 +19,10 @@ import (
 
 const clusterEnv = "HIGHLANDER_CLUSTER"
 
-const clusterUsage = `the cluster, a ` + "`URL`" + `: gossip://IP:PORT?PARAMETER=VALUE&..., where IP:PORT is
-what to listen on; without it the processes of this machine form one
-(env ` + clusterEnv + `). The parameters:
-  join=HOST:PORT,...  nodes to join, one of them is enough
-  key-file=FILE       encrypt with the keys in it, the first one; needed beyond
-                      loopback; read again when it changes
-  label=LABEL         name of the cluster; others are strangers
-  name=NAME           name of this node; the host name by default. With
-                      quorum: unique, and the same at each start
-  expect=N            wait until N nodes are there before taking part; with
-                      quorum: how many voters there are (2*quorum-1)
-  quorum=N            never run two: it takes N voters to hold an id, and a
-                      side of the network with fewer stops what it runs
-  ttl=TIME            with quorum: how long an id is held without them (12s)
-  advertise=IP:PORT   where others reach this node, if not at IP:PORT
-  insecure=true       do without a key`
+const clusterUsage = `the cluster, a ` + "`URL`" + `: gossip://IP:PORT, postgres://USER@HOST/DATABASE,
+etcd://HOST:PORT/PREFIX or kubernetes://NAMESPACE; without it the
+processes of this machine form one (env ` + clusterEnv + `).
+"highlander help clusters" lists the parameters of each`
 
 // engine is one kind of cluster, as a URL describes it. Nothing here connects to
 // anything before open and observe.
@@ -68,9 +56,12 @@ type engine interface {
 // engines are the kinds of cluster by the scheme of their URLs. Each function
 // checks a URL.
 var engines = map[string]func(url string) (engine, error){
-	"gossip": newGossipEngine,
-	"etcd":   newEtcdEngine,
-	"etcds":  newEtcdEngine,
+	"gossip":     newGossipEngine,
+	"postgres":   newPostgresEngine,
+	"postgresql": newPostgresEngine,
+	"kubernetes": newKubernetesEngine,
+	"etcd":       newEtcdEngine,
+	"etcds":      newEtcdEngine,
 }
 
 // endpoint is a cluster as the user has named it.

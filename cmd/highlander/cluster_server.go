@@ -27,7 +27,13 @@ type server struct {
 
 func (s server) leasesRunOut() bool { return true }
 
-func (s server) checkStopWithin(d time.Duration) error { return s.checks.CheckStopWithin(d) }
+func (s server) checkStopWithin(d time.Duration) error {
+	err := s.checks.CheckStopWithin(d)
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err) // the arithmetic alone
+	}
+	return err
+}
 
 func (s server) checkRun() error { return nil }
 
@@ -40,14 +46,15 @@ func (s server) checkWitness() error {
 func (s server) observer(c serverCluster, members func(context.Context) ([]memberView, error)) *observer {
 	return &observer{
 		look: func(ctx context.Context) (view, error) {
-			ctx, cancel := context.WithTimeoutCause(ctx, statusWithin, errSilent)
+			ctx, cancel := context.WithTimeout(ctx, statusWithin)
 			defer cancel()
+			begin := time.Now()
 			v, err := s.view(ctx, c, members)
-			if err != nil && context.Cause(ctx) == errSilent {
-				return v, fmt.Errorf("%s: %w within %v: %w", withoutSecrets(s.url), errSilent, statusWithin, err)
-			}
-			if err != nil {
-				return v, fmt.Errorf("%s: %w", withoutSecrets(s.url), err)
+			switch {
+			case errors.Is(err, context.DeadlineExceeded):
+				return v, fmt.Errorf("%s: the server has not answered within %v: %w", withoutSecrets(s.url), time.Since(begin).Round(time.Second), oneLineOf(err))
+			case err != nil:
+				return v, fmt.Errorf("%s: %w", withoutSecrets(s.url), oneLineOf(err))
 			}
 			return v, nil
 		},
@@ -55,8 +62,6 @@ func (s server) observer(c serverCluster, members func(context.Context) ([]membe
 		close: c.Close,
 	}
 }
-
-var errSilent = errors.New("the server does not answer")
 
 func (s server) view(ctx context.Context, c serverCluster, members func(context.Context) ([]memberView, error)) (v view, err error) {
 	v = newView(schemeOf(s.url))
@@ -88,6 +93,9 @@ func withoutPrefix(err error) error {
 	}
 	return errors.New(text)
 }
+
+// oneLineOf returns an error that a client may have laid out over several lines.
+func oneLineOf(err error) error { return errors.New(strings.Join(strings.Fields(err.Error()), " ")) }
 
 func schemeOf(url string) string {
 	scheme, _, _ := strings.Cut(url, "://")

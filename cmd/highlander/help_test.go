@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"highlander/gossip"
+	"highlander/postgres"
 )
 
 // command runs a command line in this process.
@@ -24,7 +24,7 @@ func TestEachCommandHasHelpWithAnExample(t *testing.T) {
 	root := newRootCommand()
 	commands := 0
 	for _, cmd := range root.Commands() {
-		if cmd.Name() == "help" || cmd.Name() == "completion" {
+		if cmd.Name() == "help" || cmd.Name() == "completion" || !cmd.Runnable() {
 			continue
 		}
 		commands++
@@ -38,30 +38,55 @@ func TestEachCommandHasHelpWithAnExample(t *testing.T) {
 			}
 		}
 	}
-	if commands != 6 {
-		t.Errorf("there are %d commands, not 6", commands)
+	if commands != 7 {
+		t.Errorf("there are %d commands, not 7", commands)
 	}
 	if help := command(t, "--help"); help != command(t, "help") || !strings.Contains(help, "Examples:\n  highlander run") {
 		t.Error("highlander --help lacks an example, or differs from highlander help")
 	}
 }
 
-// The engine knows which parameters there are; the help of the command must
-// not lag behind.
+// The engines know which parameters there are; the help of the command must not
+// lag behind.
 func TestHelpListsTheParametersOfTheURL(t *testing.T) {
-	_, err := gossip.ParseURL("gossip://?x=y")
-	_, list, ok := strings.Cut(err.Error(), "allowed are ")
-	if !ok {
-		t.Fatalf("the engine does not list its parameters: %v", err)
+	help := command(t, "help", "clusters")
+	if !strings.Contains(command(t, "run", "--help"), `"highlander help clusters"`) {
+		t.Error("the help of run does not name that of clusters")
 	}
-	help := command(t, "run", "--help")
-	for param := range strings.SplitSeq(list, ", ") {
-		if param == "observer" { // run refuses it, and status is one
-			continue
+	for scheme, parse := range engines {
+		if !strings.Contains(help, scheme+"://") && scheme != "postgresql" {
+			t.Errorf("the help does not name %s", scheme)
 		}
-		if !strings.Contains(help, "  "+param+"=") {
-			t.Errorf("the help does not explain %s", param)
+		if strings.HasPrefix(scheme, "postgres") {
+			continue // it passes on what it does not know
 		}
+		_, err := parse(scheme + "://default?x=y")
+		_, list, ok := strings.Cut(err.Error(), "allowed are ")
+		if !ok {
+			t.Fatalf("the engine does not list its parameters: %v", err)
+		}
+		for param := range strings.SplitSeq(list, ", ") {
+			if param == "observer" { // run refuses it, and status is one
+				continue
+			}
+			if !strings.Contains(help, " "+param+"=") {
+				t.Errorf("the help does not explain %s of %s", param, scheme)
+			}
+		}
+	}
+	for line := range strings.Lines(help) {
+		if len(line) > 82 {
+			t.Errorf("a line is too wide for a terminal: %s", line)
+		}
+	}
+}
+
+func TestSchemaPrintsTheSQL(t *testing.T) {
+	if got := command(t, "schema", "--cluster", "postgres://db/jobs?schema=mine"); got != postgres.Schema("mine") {
+		t.Errorf("it prints\n%s", got)
+	}
+	if got := command(t, "schema", "--cluster", "postgres://db/jobs"); got != postgres.Schema(postgres.DefaultSchema) {
+		t.Errorf("it prints\n%s", got)
 	}
 }
 

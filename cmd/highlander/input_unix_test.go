@@ -20,6 +20,8 @@ func TestBadInputIsAnsweredInOneLine(t *testing.T) {
 	shortKey := writeFile(t, "short.key", "0011223344\n", 0o600)
 	noKey := writeFile(t, "no.key", "# none\n", 0o600)
 	busy := busyAddr(t)
+	kubeconfig := writeFile(t, "kubeconfig", `{apiVersion: v1, kind: Config, current-context: here,
+		clusters: [{name: here, cluster: {server: "https://127.0.0.1:1"}}], contexts: [{name: here, context: {cluster: here}}]}`, 0o600)
 
 	const run = "run --id x --cluster gossip://127.0.0.1:0 "
 	for _, c := range []struct {
@@ -104,7 +106,7 @@ func TestBadInputIsAnsweredInOneLine(t *testing.T) {
 		{name: "status of a cluster from the environment", args: words("status"), argv: []string{}, env: "gossip://127.0.0.1:1?x=y", code: 2,
 			line: `HIGHLANDER_CLUSTER: unknown parameter "x"; allowed are join, `},
 		{name: "unknown scheme", args: words("run --id x --cluster zookeeper://a"), code: 2,
-			line: `--cluster: the scheme "zookeeper" is not known; etcd, etcds, gossip are allowed, as in gossip://IP:PORT`},
+			line: `--cluster: the scheme "zookeeper" is not known; etcd, etcds, gossip, kubernetes, postgres, postgresql are allowed, as in gossip://IP:PORT`},
 		{name: "what is no URL with a password", args: words("run --id x --cluster host=db,password=s3cret"), code: 2,
 			line: `--cluster: what is given is not a URL; gossip://IP:PORT is one`},
 		{name: "what is no URL with a user", args: words("run --id x --cluster postgres:me:s3cret@db"), code: 2,
@@ -158,6 +160,38 @@ func TestBadInputIsAnsweredInOneLine(t *testing.T) {
 		{name: "shutdown that does not fit into the TTL of etcd", args: words("run --id x --cluster etcd://db?ttl=3s"), code: 2,
 			line: `--shutdown 5s, and 400ms for the kill, does not fit the ttl= of --cluster: TTL 3s is too short to stop within 5.4s: less 60ms for clocks, 1.5s for two renewals and 100ms for a busy machine it leaves 1.34s; ` +
 				`a TTL of at least 12s, or at most 1.34s to stop, is needed`},
+
+		// PostgreSQL.
+		{name: "password in a URL that cannot be parsed", args: words("run --id x --cluster postgres://me:s3cret@db:port/jobs"), code: 2,
+			line: `--cluster: `},
+		{name: "password with a character that is not allowed", args: words("run --id x --cluster postgres://me:s3cret%zz@db/jobs"), code: 2,
+			line: `--cluster: `},
+		{name: "password as a parameter beside a bad one", args: words("status --cluster postgres://db/jobs?password=s3cret&sslmode=perhaps"), argv: []string{}, code: 2,
+			line: `--cluster: `},
+		{name: "TTL of PostgreSQL that is too short", args: words("bench --cluster postgres://me:s3cret@db/jobs?ttl=10ms"), argv: []string{}, code: 2,
+			line: `--cluster: ttl 10ms: a time from 1s to 2m0s, such as 12s, is allowed`},
+		{name: "schema that is PostgreSQL's own", args: words("run --id x --cluster postgres://db/jobs?schema=pg_x"), code: 2,
+			line: `--cluster: schema "pg_x": names that begin with pg_ are PostgreSQL's own`},
+		{name: "shutdown that does not fit into the TTL of PostgreSQL", args: words("run --id x --shutdown 6s --cluster postgres://db/jobs"), code: 2,
+			line: `--shutdown 6s, and 400ms for the kill, does not fit the ttl= of --cluster: TTL 12s is too short to stop within 6.4s: `},
+		{name: "schema of what has none", args: words("schema --cluster etcd://db"), argv: []string{}, code: 2,
+			line: `--cluster: only postgres:// has a schema; name the one to print, as in --cluster postgres://HOST/DATABASE`},
+		{name: "schema of nothing", args: words("schema"), argv: []string{}, code: 2,
+			line: `--cluster: only postgres:// has a schema; name the one to print, as in --cluster postgres://HOST/DATABASE`},
+
+		// Kubernetes.
+		{name: "namespace that is none", args: words("run --id x --cluster kubernetes://My_Jobs?kubeconfig=" + kubeconfig), code: 2,
+			line: `--cluster: namespace "My_Jobs": `},
+		{name: "unknown parameter of Kubernetes", args: words("status --cluster kubernetes://default?kubconfig=a"), argv: []string{}, code: 2,
+			line: `--cluster: unknown parameter "kubconfig"; allowed are name, ttl, kubeconfig, context`},
+		{name: "no kubeconfig", args: words("run --id x --cluster kubernetes://default?kubeconfig=" + dir + "/none"), code: 2,
+			line: `--cluster: stat ` + dir + `/none: no such file or directory`},
+		{name: "context that the kubeconfig has not", args: words("run --id x --cluster kubernetes://default?context=there&kubeconfig=" + kubeconfig), code: 2,
+			line: `--cluster: context "there" does not exist`},
+		{name: "TTL of Kubernetes that is too short", args: words("run --id x --cluster kubernetes://default?ttl=1s"), code: 2,
+			line: `--cluster: ttl 1s: whole seconds from 2s to 10m0s are allowed`},
+		{name: "shutdown that does not fit into the TTL of Kubernetes", args: words("run --id x --shutdown 20s --cluster kubernetes://default?kubeconfig=" + kubeconfig), code: 2,
+			line: `--shutdown 20s, and 400ms for the kill, does not fit the ttl= of --cluster: TTL 15s is too short to stop within 20.4s: `},
 
 		// Other commands.
 		{name: "unknown command", args: words("rum"), argv: []string{}, code: 2,

@@ -102,7 +102,7 @@ the same way, one runs it, the others watch and take over when it goes.`,
 		},
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newRunCommand(), newWitnessCommand(), newStatusCommand(), newDemoCommand(), newBenchCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newWitnessCommand(), newStatusCommand(), newDemoCommand(), newBenchCommand(), newSchemaCommand(), newVersionCommand(), newClustersHelp())
 	return root
 }
 

@@ -157,10 +157,10 @@ func TestStatusAsksTheServer(t *testing.T) {
 		}
 
 		must(t, s.freeze())
-		watch.stderr.next("does not answer within", "trying on")
+		watch.stderr.next("the server has not answered within", "trying on")
 		late := start(t, "status", "--cluster", s.url)
 		late.exits(1)
-		if got := late.stderr.all(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "the server does not answer within 5s") {
+		if got := late.stderr.all(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "the server has not answered within ") {
 			t.Errorf("it says %q", got)
 		}
 		must(t, s.thaw())

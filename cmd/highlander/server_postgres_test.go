@@ -1,0 +1,81 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"highlander/postgres/postgrestest"
+)
+
+func init() { serverKinds["postgres"] = startPostgres }
+
+func startPostgres(t *testing.T) *testServer {
+	t.Helper()
+	postgrestest.Need(t)
+	s, err := postgrestest.Start()
+	must(t, err)
+	return &testServer{
+		url:    s.URL(),
+		stop:   s.Stop,
+		start:  s.StartAgain,
+		freeze: s.Freeze,
+		thaw:   s.Thaw,
+		close:  s.Close,
+		leftBy: func(t *testing.T, _ *process) []string {
+			db, err := pgx.Connect(t.Context(), s.URL())
+			must(t, err)
+			defer db.Close(t.Context())
+			rows, err := db.Query(t.Context(), "select nspname from pg_namespace where nspname like '%bench%'")
+			must(t, err)
+			schemas, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			must(t, err)
+			return schemas
+		},
+		knowing: true,
+	}
+}
+
+// At the end of its connections a node counts as dead, and the next one starts. The
+// guard has them too, so that they do not end before the command does.
+func TestPostgresHearsOfADeathWhenTheCommandIsGone(t *testing.T) {
+	t.Parallel()
+	s := startPostgres(t)
+	t.Cleanup(func() { must(t, s.close()) })
+	lock := filepath.Join(t.TempDir(), "lock")
+	first := startLocked(t, s.url, lock)
+	first.stdout.next("runs on")
+	second := startLocked(t, s.url, lock)
+	second.stderr.next("another node holds the id")
+
+	db, err := pgx.Connect(t.Context(), s.url)
+	must(t, err)
+	defer db.Close(t.Context())
+	connections := func() (n int) {
+		t.Helper()
+		must(t, db.QueryRow(t.Context(), "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()").Scan(&n))
+		return n
+	}
+	guard, keeper := helpersOf(t, first)
+	stop(t, guard, keeper) // the command lives on for now
+	if n := connections(); n != 4 {
+		t.Fatalf("two nodes have %d connections", n)
+	}
+	must(t, first.cmd.Process.Signal(syscall.SIGKILL))
+	for exists(fmt.Sprintf("/proc/%d/fd/0", first.cmd.Process.Pid)) {
+	}
+	for range 100 { // it would take a few of these to notice
+		if n := connections(); n != 4 {
+			t.Fatalf("the server has %d connections while the command lives", n)
+		}
+	}
+	thaw(t, guard, keeper)
+	second.stdout.next("runs on")
+	first.exits(-1)
+	mustNotOverlap(t, first, second)
+}
