@@ -52,8 +52,8 @@ func TestWithoutCgroup(t *testing.T) {
 	if os.Getenv(noCgroupEnv) != "" {
 		t.Skip("this is the run without")
 	}
-	if testing.Short() {
-		t.Skip("takes as long as the whole rest")
+	if testing.Short() || raceEnabled {
+		t.Skip("takes as long as the whole rest; go test without -short and -race does it")
 	}
 	cmd := exec.CommandContext(t.Context(), executable(t), "-test.v")
 	cmd.Env = append(os.Environ(), noCgroupEnv+"=1")

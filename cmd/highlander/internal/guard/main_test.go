@@ -202,6 +202,13 @@ func (a actor) play(words []string) {
 			if a.isParent {
 				os.Exit(n)
 			}
+		case "fork-when-told": // the children play the rest of the words
+			told := make(chan os.Signal, 16)
+			signal.Notify(told, syscall.SIGUSR1)
+			a.report("listening")
+			for range told {
+				a.report(strconv.Itoa(a.fork(words[i+1:], nil)))
+			}
 		case "fork-hop":
 			a.fork([]string{"hop"}, &syscall.SysProcAttr{Setsid: true})
 		case "hop":
@@ -237,12 +244,13 @@ func (a actor) play(words []string) {
 	}
 }
 
-func (a *actor) fork(words []string, attr *syscall.SysProcAttr) {
+func (a *actor) fork(words []string, attr *syscall.SysProcAttr) (pid int) {
 	child := exec.Command("/proc/self/exe", append([]string{commandMode}, words...)...)
 	child.Stdin, child.Stdout, child.Stderr, child.SysProcAttr = os.Stdin, os.Stdout, os.Stderr, attr
 	if err := child.Start(); err != nil {
 		panic(err)
 	}
+	return child.Process.Pid
 }
 
 // hop joins, forks into a new session and exits, and so does the child, for as
