@@ -102,16 +102,24 @@ func show(in io.Reader, out io.Writer, file string) error {
 				delete(tests, e.Test)
 			}
 			if e.Test == "" {
-				for _, test := range slices.Sorted(maps.Keys(tests)) {
-					if test != "" && e.Action == "fail" {
-						fmt.Fprint(out, strings.Join(tests[test], ""))
-					}
-				}
-				fmt.Fprint(out, strings.Join(tests[""], ""))
+				fmt.Fprint(out, ofPackage(tests, e.Action == "fail"))
 				delete(said, e.Package)
 			}
 		}
 	}
+}
+
+// ofPackage is what to show of a package: if it failed, all that its tests said
+// which did not pass, and then its closing line.
+func ofPackage(tests map[string][]string, failed bool) string {
+	var text strings.Builder
+	for _, test := range slices.Sorted(maps.Keys(tests)) {
+		if test != "" && failed {
+			text.WriteString(strings.Join(tests[test], ""))
+		}
+	}
+	text.WriteString(strings.Join(tests[""], ""))
+	return text.String()
 }
 
 // save appends the results to a file.
