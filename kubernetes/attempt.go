@@ -13,8 +13,9 @@ import (
 // and writes its claim into the object, if that has not changed since it was
 // seen: so what it has seen may be out of date without harm.
 //
-// An object that is not there proves nothing: it may have been deleted by hand
-// while somebody runs. Therefore one that is new settles before anything runs.
+// An object that is not there proves nothing by itself: it may have been deleted
+// by hand while somebody runs. Therefore one that is new settles before anything
+// runs.
 type attempt struct {
 	requests *requests
 	store    *store
@@ -26,12 +27,6 @@ type attempt struct {
 	looked  bool          // whose the object is was looked at again
 }
 
-// won is a lease as it was won.
-type won struct {
-	object *object
-	sent   time.Duration // when the request was, by the clock
-}
-
 const (
 	haste      = 25 * time.Millisecond  // within which the waiters of all nodes try to take what is free
 	staleAfter = 500 * time.Millisecond // how long the watch may take to tell why a request was refused
@@ -39,7 +34,7 @@ const (
 )
 
 // run returns when the claim holds. The error is the cause of ctx, or final.
-func (a *attempt) run(ctx context.Context) (*won, error) {
+func (a *attempt) run(ctx context.Context) (*written, error) {
 	for failures := 0; ; {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -67,14 +62,15 @@ func (a *attempt) run(ctx context.Context) (*won, error) {
 }
 
 // step does the next thing that there is to do, be it to wait.
-func (a *attempt) step(ctx context.Context, s state, changed <-chan struct{}) (*won, error) {
+func (a *attempt) step(ctx context.Context, s state, changed <-chan struct{}) (*written, error) {
 	now := a.store.clock()
 	switch {
 	case a.isMine(s):
-		if s.record.settling && !a.hasSettled(ctx, now, changed) {
+		if wait := a.settles(s, now); wait > 0 {
+			await(ctx, wait, changed)
 			return nil, nil
 		}
-		a.claim.token = s.record.token // others may have raised it
+		a.claim.token = max(s.record.token, s.floor+1) // others may have raised it
 		return a.hold(ctx, s)
 	case now < s.free:
 		await(ctx, s.free-now, changed)
@@ -98,16 +94,11 @@ func (a *attempt) isMine(s state) bool {
 }
 
 // hold writes that the claim holds.
-func (a *attempt) hold(ctx context.Context, s state) (*won, error) {
+func (a *attempt) hold(ctx context.Context, s state) (*written, error) {
 	o := s.object.DeepCopy()
 	a.claim.since = time.Now()
 	a.claim.holds(o, a.claim.since)
-	sent := a.store.clock()
-	got, err := a.write(ctx, a.requests.update, o)
-	if err != nil {
-		return nil, err
-	}
-	return &won{got, sent}, nil
+	return a.write(ctx, o)
 }
 
 // create makes the object.
@@ -116,29 +107,37 @@ func (a *attempt) create(ctx context.Context) error {
 	a.claim.since = time.Now()
 	a.claim.settles(o, a.claim.since)
 	a.settled = 0
-	_, err := a.write(ctx, a.requests.create, o)
+	_, err := a.write(ctx, o)
 	return err
 }
 
 // write remembers that an object may have the claim in it, also if no answer
 // comes.
-func (a *attempt) write(ctx context.Context, how func(context.Context, *object) (*object, error), o *object) (*object, error) {
+func (a *attempt) write(ctx context.Context, o *object) (*written, error) {
 	before := a.wrote
 	a.wrote = true
-	got, err := a.requests.start(ctx, how, o)
+	got, err := a.requests.put(ctx, a.requests.starts, o)
 	if err != nil && isRefused(err) {
 		a.wrote = before
 	}
 	return got, err
 }
 
-// hasSettled waits until the object has settled. It returns false if something
-// happened to it before, or ctx ended.
-func (a *attempt) hasSettled(ctx context.Context, now time.Duration, changed <-chan struct{}) bool {
-	if a.settled == 0 {
+// settles returns how long an object that was made has to settle still. It has
+// none to do if the watch proves that nobody can hold the id: what it has told
+// goes back for a whole TTL, and to the moment at which the object was made.
+func (a *attempt) settles(s state, now time.Duration) time.Duration {
+	switch {
+	case !s.record.settling:
+		return 0
+	case now < s.heldUntil:
+		return s.heldUntil - now // somebody else has it, as the watch has told since; it is put back
+	case s.complete && a.store.hasWatchedFor(a.claim.ttl):
+		return 0
+	case a.settled == 0:
 		a.settled = now + settle
 	}
-	return now >= a.settled || !await(ctx, a.settled-now, changed) && ctx.Err() == nil
+	return a.settled - now
 }
 
 // catchUp waits until the watch has told of the change, and asks if it does not.
@@ -192,7 +191,7 @@ func (a *attempt) abandon(ctx context.Context) {
 			o := got.DeepCopy()
 			a.claim.token = readRecord(got).token
 			a.claim.isReleased(o, time.Now())
-			if _, err = a.requests.update(ctx, o); err == nil {
+			if _, err = a.requests.put(ctx, a.requests.keeps, o); err == nil {
 				return
 			}
 		}

@@ -129,7 +129,8 @@ func newCluster(clientset kubernetes.Interface, namespace string, cfg config, ha
 		store:   c.store,
 		timeout: cfg.timeout(),
 		writing: outage{log: c.log, what: "writing Lease objects"},
-		starts:  make(chan struct{}, startsAtOnce),
+		starts:  make(lane, atOnce),
+		keeps:   make(lane, atOnce),
 		hangUp:  hangUp,
 	}
 	c.mender = &mender{requests: c.requests, store: c.store, node: c.node, log: c.log, busy: map[string]bool{}}
@@ -145,8 +146,8 @@ func newCluster(clientset kubernetes.Interface, namespace string, cfg config, ha
 	return c, nil
 }
 
-// startsAtOnce is how many requests of calls of Acquire are under way at a time.
-const startsAtOnce = 32
+// atOnce is how many requests of a kind are under way at a time.
+const atOnce = 32
 
 // Node implements highlander.Cluster.
 func (c *Cluster) Node() string { return c.node }
@@ -213,7 +214,7 @@ func (c *Cluster) win(ctx context.Context, a *attempt, stopWithin time.Duration,
 	return c.keep(a, won, stopWithin, endTurn)
 }
 
-func (c *Cluster) keep(a *attempt, won *won, stopWithin time.Duration, endTurn func()) (*lease.Lease, error) {
+func (c *Cluster) keep(a *attempt, won *written, stopWithin time.Duration, endTurn func()) (*lease.Lease, error) {
 	k := &keeper{
 		requests: c.requests,
 		store:    c.store,

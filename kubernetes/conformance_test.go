@@ -1,42 +1,63 @@
 package kubernetes_test
 
 import (
-	"log/slog"
+	"strings"
+	"sync"
 	"testing"
-	"time"
+
+	coordination "k8s.io/api/coordination/v1"
 
 	"highlander"
 	"highlander/highlandertest"
+	"highlander/internal/netproxy"
 	"highlander/kubernetes"
-	"highlander/kubernetes/kubernetestest"
 )
-
-// shortTTL is that of the tests which wait until a lease has run out.
-const shortTTL = 3 * time.Second
 
 func TestConformance(t *testing.T) {
 	server(t)
 	highlandertest.TestCluster(t, newFixture)
 }
 
+// newFixture has a short TTL for the checks that wait until a lease has run out,
+// and a usual one for those under Leases, which do not, but keep the server busy.
 func newFixture(t *testing.T) highlandertest.Fixture {
-	url := kubernetestest.ClusterURL(namespace(t), server(t).Kubeconfig())
+	w := newWorld(t)
+	ttl := shortTTL
+	if strings.HasSuffix(t.Name(), "/Leases") {
+		ttl = kubernetes.DefaultTTL
+	}
+	cut := func(how func(*netproxy.Proxy)) func(*testing.T, highlander.Cluster) func() {
+		return func(_ *testing.T, node highlander.Cluster) func() { return w.cut(node, how) }
+	}
 	return highlandertest.Fixture{
-		Node: func(t *testing.T, name string) highlander.Cluster {
-			return open(t, url, kubernetes.WithName(name))
+		Node:  func(_ *testing.T, name string) highlander.Cluster { return w.node(name, kubernetes.WithTTL(ttl)) },
+		Crash: func(_ *testing.T, node highlander.Cluster) { node.(*kubernetes.Cluster).Crash() },
+		TTL:   ttl,
+		Cut:   cut((*netproxy.Proxy).Cut),
+		Server: &highlandertest.Server{
+			// It takes about as long as the TTL of these tests.
+			Restart:    func(*testing.T) { w.restart() },
+			Hang:       func(*testing.T) func() { return w.freeze() },
+			CutSend:    cut((*netproxy.Proxy).CutSend),
+			CutReceive: cut((*netproxy.Proxy).CutReceive),
+			Deny: func(*testing.T) func() {
+				w.rights.deny()
+				return sync.OnceFunc(w.rights.allow)
+			},
+			Harm: []highlandertest.Harm{
+				{Name: "the object is deleted", Do: func(_ *testing.T, _ highlander.Cluster, id string) { w.delete(id) }},
+				{Name: "the object names another holder", Do: func(_ *testing.T, _ highlander.Cluster, id string) {
+					w.edit(id, func(o *coordination.Lease) { o.Spec.HolderIdentity = new("somebody") })
+				}},
+				{Name: "the object names no holder", Do: func(_ *testing.T, _ highlander.Cluster, id string) {
+					w.edit(id, func(o *coordination.Lease) { o.Spec.HolderIdentity = nil })
+				}},
+				{Name: "the object is emptied", Do: func(_ *testing.T, _ highlander.Cluster, id string) {
+					w.edit(id, func(o *coordination.Lease) {
+						o.Annotations, o.Labels, o.Spec = nil, nil, coordination.LeaseSpec{}
+					})
+				}},
+			},
 		},
-		Crash: func(t *testing.T, node highlander.Cluster) { node.(*kubernetes.Cluster).Crash() },
-		TTL:   shortTTL,
 	}
-}
-
-// open opens a node, which the test closes.
-func open(t testing.TB, url string, opts ...kubernetes.Option) *kubernetes.Cluster {
-	t.Helper()
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
-	c, err := kubernetes.Open(url, append([]kubernetes.Option{kubernetes.WithTTL(shortTTL), kubernetes.WithLogger(log)}, opts...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }

@@ -16,3 +16,11 @@ func (c *Cluster) Crash() {
 	c.requests.hangUp()
 	close(c.done)
 }
+
+var (
+	ObjectName = objectName
+	IsOutdated = isOutdated
+)
+
+// Watches reports whether the node knows what happens without asking.
+func (c *Cluster) Watches() bool { return c.watcher.live.Load() }

@@ -82,8 +82,7 @@ func (k *keeper) renew(ctx context.Context) error {
 		if k.hasRunOut() || ctx.Err() != nil {
 			return nil
 		}
-		sent := k.store.clock()
-		err := k.write(ctx, k.claim.holds)
+		sent, err := k.write(ctx, k.claim.holds)
 		if err == nil {
 			k.lease.Renew(k.terms.Until(sent))
 			return nil
@@ -106,7 +105,7 @@ func (k *keeper) renew(ctx context.Context) error {
 // release writes that the child has stopped.
 func (k *keeper) release(ctx context.Context) error {
 	for failures := 0; ; failures++ {
-		err := k.write(ctx, k.claim.isReleased)
+		_, err := k.write(ctx, k.claim.isReleased)
 		if err == nil {
 			return nil
 		}
@@ -123,19 +122,16 @@ func (k *keeper) release(ctx context.Context) error {
 }
 
 // write writes the object, as edit changes it, if it has not been changed by
-// others; or makes it, if it was deleted.
-func (k *keeper) write(ctx context.Context, edit func(*object, time.Time)) error {
+// others; or makes it, if it was deleted. It returns when the request was sent.
+func (k *keeper) write(ctx context.Context, edit func(*object, time.Time)) (sent time.Duration, err error) {
 	o := k.object.DeepCopy()
 	edit(o, time.Now())
-	how := k.requests.update
-	if o.ResourceVersion == "" {
-		how = k.requests.create
+	got, err := k.requests.put(ctx, k.requests.keeps, o)
+	if err != nil {
+		return 0, err
 	}
-	got, err := how(ctx, o)
-	if err == nil {
-		k.object = got
-	}
-	return err
+	k.object = got.object
+	return got.sent, nil
 }
 
 // reread looks at what others have made of the object, and returns whether this
@@ -145,28 +141,44 @@ func (k *keeper) reread(ctx context.Context) (mine bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if got == nil {
-		if k.hasRunOut() {
-			return false, nil
-		}
-		k.log.Warn("the Lease object was deleted; making it again")
-		k.object = k.object.DeepCopy()
-		k.object.UID, k.object.ResourceVersion = "", ""
-		return true, nil
+	if mine = k.mayWrite(got); !mine {
+		return false, nil
 	}
-	switch r := readRecord(got); {
-	case isForeign(got, k.claim.id):
-		k.log.Error("the Lease object is another program's now", "error", errForeign(k.claim.id, got))
-		return false, nil
-	case k.claim.isHeldBy(r):
-	case k.claim.mayTakeBack(r) && !k.hasRunOut():
-		k.log.Warn("the Lease object was changed by others; changing it back", "holder", r.holder, "their_token", r.token)
-	default:
-		k.log.Warn("the Lease object has another holder", "holder", r.holder, "their_token", r.token)
-		return false, nil
+	if got == nil {
+		got = k.object.DeepCopy()
+		got.UID, got.ResourceVersion = "", ""
 	}
 	k.object = got
 	return true, nil
+}
+
+// mayWrite reports whether this claim may be written over an object, nil if there
+// is none.
+func (k *keeper) mayWrite(o *object) bool {
+	if o == nil {
+		k.harm(slog.LevelWarn, "the Lease object was deleted")
+		return !k.hasRunOut()
+	}
+	switch r := readRecord(o); {
+	case isForeign(o, k.claim.id):
+		k.harm(slog.LevelError, "the Lease object is another program's now", "holder", r.holder)
+		return false
+	case k.claim.isHeldBy(r):
+		return true
+	case k.claim.mayTakeBack(r):
+		k.harm(slog.LevelWarn, "the Lease object was changed by others", "holder", r.holder, "their_token", r.token)
+		return !k.hasRunOut()
+	default:
+		k.harm(slog.LevelWarn, "the Lease object has another holder", "holder", r.holder, "their_token", r.token)
+		return false
+	}
+}
+
+// harm logs what was done to a lease that is held.
+func (k *keeper) harm(level slog.Level, what string, about ...any) {
+	if k.lease.Err() == nil {
+		k.log.Log(context.Background(), level, what, about...)
+	}
 }
 
 func (k *keeper) hasRunOut() bool { return k.store.clock() >= k.lease.Until() }

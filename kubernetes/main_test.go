@@ -41,13 +41,3 @@ func server(t testing.TB) *kubernetestest.Server {
 	}
 	return sharedServer.Server
 }
-
-// namespace makes a namespace for one test.
-func namespace(t testing.TB) string {
-	t.Helper()
-	name, err := server(t).Namespace(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return name
-}

@@ -71,11 +71,7 @@ func (m *mender) mend(ctx context.Context, name string) {
 }
 
 func (m *mender) write(ctx context.Context, o *object) {
-	write := m.requests.update
-	if o.ResourceVersion == "" {
-		write = m.requests.create
-	}
-	if _, err := write(ctx, o); err != nil {
+	if _, err := m.requests.put(ctx, m.requests.keeps, o); err != nil {
 		m.requests.get(ctx, o.Name) // the store takes note; an error is as good as none
 		return
 	}
@@ -85,13 +81,13 @@ func (m *mender) write(ctx context.Context, o *object) {
 
 // plan returns what to write; nil if there is nothing to mend.
 func (m *mender) plan(s state) *object {
-	if s.object != nil && (!s.record.settling || s.record.holder == m.node) {
+	if s.object != nil && !s.record.settling {
 		return nil
 	}
 	switch {
 	case s.held != nil && value(s.held.Spec.HolderIdentity) != m.node && m.store.clock() < s.heldUntil:
 		return inPlaceOf(s.object, s.held)
-	case s.object != nil && s.record.token <= s.floor:
+	case s.object != nil && s.record.holder != m.node && s.record.token <= s.floor:
 		return raised(s.object, s.floor+1)
 	}
 	return nil

@@ -105,13 +105,13 @@ func value[T any](p *T) (v T) {
 }
 
 // isForeign reports whether an object that has the name which belongs to id is of
-// somebody else. One without an id, but with our label, is one of ours that was
-// edited by hand.
-func isForeign(l *object, id string) bool {
-	if has := l.Annotations[idKey]; has != "" {
+// somebody else. One without an id is ours if it has our label, which a hand may
+// have left, or if nobody holds it.
+func isForeign(o *object, id string) bool {
+	if has := o.Annotations[idKey]; has != "" {
 		return has != id
 	}
-	return l.Labels[managedBy] != manager
+	return o.Labels[managedBy] != manager && value(o.Spec.HolderIdentity) != ""
 }
 
 // claim is a lease of this node, as it is written into an object.

@@ -10,6 +10,7 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/klog/v2"
 )
 
 // requests are those that the engine makes of the server. Each has a time-out of
@@ -21,7 +22,8 @@ type requests struct {
 	store   *store
 	timeout time.Duration
 	writing outage
-	starts  chan struct{} // has room for the requests of calls of Acquire, which are to leave room for renewals
+	starts  lane // of calls of Acquire, which do not hold up ...
+	keeps   lane // ... what is there to keep or release a lease
 
 	heard  atomic.Int64 // when the server has answered last, by the clock
 	hangUp func()       // closes all connections; nil if they are not ours
@@ -30,7 +32,7 @@ type requests struct {
 // do makes a request. When the server was not heard of for all of its time, the
 // connection may be dead, without anybody having told us: a new one is tried next.
 func (r *requests) do(ctx context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	ctx, cancel := context.WithTimeout(silent(ctx), r.timeout)
 	defer cancel()
 	sent := r.clock()
 	err := f(ctx)
@@ -43,6 +45,9 @@ func (r *requests) do(ctx context.Context, f func(context.Context) error) error 
 	}
 	return err
 }
+
+// silent keeps client-go from logging, to standard error, what its errors say, too.
+func silent(ctx context.Context) context.Context { return klog.NewContext(ctx, klog.Logger{}) }
 
 // isAnswer reports whether the server has said that.
 func isAnswer(err error) bool { return apierrors.ReasonForError(err) != meta.StatusReasonUnknown }
@@ -59,18 +64,34 @@ func isOutdated(err error) bool {
 	return apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err)
 }
 
+// written is an object as it was written.
+type written struct {
+	object *object
+	sent   time.Duration // when the request was, by the clock
+}
+
+// lane has room for so many requests at a time. What has to wait waits here, not
+// at the server, where its time-out would go by.
+type lane chan struct{}
+
 // write makes a request that changes an object.
-func (r *requests) write(ctx context.Context, f func(context.Context) (*object, error)) (*object, error) {
-	var got *object
+func (r *requests) write(ctx context.Context, l lane, f func(context.Context) (*object, error)) (*written, error) {
+	select {
+	case l <- struct{}{}:
+		defer func() { <-l }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	w := &written{sent: r.clock()}
 	err := r.do(ctx, func(ctx context.Context) (err error) {
-		got, err = f(ctx)
+		w.object, err = f(ctx)
 		return err
 	})
 	switch {
 	case err == nil:
-		r.store.observe(got)
+		r.store.answered(w.object)
 		r.writing.ends()
-		return got, nil
+		return w, nil
 	case isOutdated(err):
 		r.writing.ends()
 	case ctx.Err() == nil:
@@ -79,28 +100,15 @@ func (r *requests) write(ctx context.Context, f func(context.Context) (*object, 
 	return nil, err
 }
 
-func (r *requests) create(ctx context.Context, o *object) (*object, error) {
-	return r.write(ctx, func(ctx context.Context) (*object, error) {
-		return r.leases.Create(ctx, o, meta.CreateOptions{})
-	})
-}
-
-// update writes an object if it still has the version of o.
-func (r *requests) update(ctx context.Context, o *object) (*object, error) {
-	return r.write(ctx, func(ctx context.Context) (*object, error) {
+// put writes an object if it still has the version of o; or makes it, if o has
+// none.
+func (r *requests) put(ctx context.Context, l lane, o *object) (*written, error) {
+	return r.write(ctx, l, func(ctx context.Context) (*object, error) {
+		if o.ResourceVersion == "" {
+			return r.leases.Create(ctx, o, meta.CreateOptions{})
+		}
 		return r.leases.Update(ctx, o, meta.UpdateOptions{})
 	})
-}
-
-// start makes a request of a call of Acquire.
-func (r *requests) start(ctx context.Context, f func(context.Context, *object) (*object, error), o *object) (*object, error) {
-	select {
-	case r.starts <- struct{}{}:
-		defer func() { <-r.starts }()
-		return f(ctx, o)
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }
 
 // get returns an object as it is now; nil if there is none.
@@ -112,7 +120,7 @@ func (r *requests) get(ctx context.Context, name string) (*object, error) {
 	})
 	switch {
 	case err == nil:
-		r.store.observe(got)
+		r.store.answered(got)
 		return got, nil
 	case apierrors.IsNotFound(err):
 		r.store.observeGone(name, "")
@@ -142,7 +150,7 @@ type listed struct {
 
 // watch asks for all changes after a version. It has no time-out.
 func (r *requests) watch(ctx context.Context, version string) (watch.Interface, error) {
-	return r.leases.Watch(ctx, meta.ListOptions{
+	return r.leases.Watch(silent(ctx), meta.ListOptions{
 		LabelSelector:       selector,
 		ResourceVersion:     version,
 		AllowWatchBookmarks: true,

@@ -16,6 +16,7 @@ type store struct {
 
 	mu      sync.Mutex
 	entries map[string]*entry // by name
+	since   time.Duration     // when the list came that the watch has begun with
 }
 
 // entry is what is known of one object.
@@ -41,6 +42,10 @@ type state struct {
 	// in its place.
 	held      *object
 	heldUntil time.Duration
+
+	// complete says that the watch has told of the object as it is, and so of all
+	// that was before.
+	complete bool
 
 	// floor is the largest token that was granted, as far as is known. It outlives
 	// the object.
@@ -98,12 +103,31 @@ func (s *store) entry(name string) *entry {
 	return e
 }
 
-// observe takes note of an object, unless a newer one is known.
-func (s *store) observe(o *object) {
+// answered takes note of an object that the server has answered with, unless a
+// newer one is known.
+func (s *store) answered(o *object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.entry(o.Name); !older(o.ResourceVersion, e.version) {
+		complete := e.complete && o.ResourceVersion == e.version
 		s.put(e, o)
+		e.complete = complete
+	}
+}
+
+// watched takes note of an object that the watch tells of. It may be older than
+// what an answer has told; if that was of an object which is new, it matters who
+// had it before.
+func (s *store) watched(o *object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entry(o.Name)
+	switch {
+	case !older(o.ResourceVersion, e.version):
+		s.put(e, o)
+		e.complete = true
+	case e.object != nil && e.record.settling:
+		e.remember(o, readRecord(o), s.clock()+s.lasts(readRecord(o)))
 	}
 }
 
@@ -124,6 +148,7 @@ func (s *store) observeGone(name, version string) {
 func (s *store) replace(objects []object, version string, asked time.Duration) (gone []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.since = s.clock()
 	listed := map[string]bool{}
 	for i := range objects {
 		o := &objects[i]
@@ -139,6 +164,13 @@ func (s *store) replace(objects []object, version string, asked time.Duration) (
 		}
 	}
 	return gone
+}
+
+// hasWatchedFor reports whether the watch has told of everything for so long.
+func (s *store) hasWatchedFor(d time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.since > 0 && s.clock()-s.since >= d
 }
 
 // older reports whether version a is known to be older than b.
@@ -160,15 +192,22 @@ func (s *store) put(e *entry, o *object) {
 	case e.object == nil || r != e.record:
 		e.free = max(e.free, now+s.lasts(r))
 	}
-	e.object, e.record = o, r
-	if !r.settling {
-		e.floor = max(e.floor, r.token)
-		e.held, e.heldUntil = nil, 0
-		if r.holder != "" {
-			e.held, e.heldUntil = o, e.free
-		}
-	}
+	e.object, e.record, e.complete = o, r, false
+	e.remember(o, r, e.free)
 	e.tell(o.ResourceVersion, now)
+}
+
+// remember takes note of who holds a lease, and until when, unless that is a
+// holder who waits for others to object.
+func (e *entry) remember(o *object, r record, until time.Duration) {
+	if r.settling {
+		return
+	}
+	e.floor = max(e.floor, r.token)
+	e.held, e.heldUntil = nil, 0
+	if r.holder != "" {
+		e.held, e.heldUntil = o, until
+	}
 }
 
 // remove is called with the lock. It is not known whether the lease was renewed
@@ -182,7 +221,7 @@ func (s *store) remove(e *entry, version string) {
 		if e.held != nil && !e.record.settling {
 			e.heldUntil = e.free
 		}
-		e.object, e.record = nil, record{}
+		e.object, e.record, e.complete = nil, record{}, false
 	}
 	if version == "" {
 		version = e.version

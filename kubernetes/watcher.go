@@ -142,7 +142,7 @@ func (w *watcher) take(ctx context.Context, event watch.Event) (version string, 
 	}
 	switch event.Type {
 	case watch.Added, watch.Modified:
-		w.store.observe(o)
+		w.store.watched(o)
 		w.mender.look(ctx, o.Name)
 	case watch.Deleted:
 		w.store.observeGone(o.Name, o.ResourceVersion)

@@ -54,20 +54,15 @@ func (s *Server) Namespace(ctx context.Context) (string, error) {
 	return made.Name, nil
 }
 
-// Account makes a service account, which may do nothing until it is bound to a
-// role, and returns what a client needs to be it. When the service account is
+// Token returns what a client needs to be a service account. When that is
 // deleted, the server takes up to ten seconds to forget its credentials.
-func (s *Server) Account(ctx context.Context, namespace, name string) (*rest.Config, error) {
+func (s *Server) Token(ctx context.Context, namespace, account string) (*rest.Config, error) {
 	admin, hangUp, err := s.admin()
 	if err != nil {
 		return nil, err
 	}
 	defer hangUp()
-	accounts := admin.CoreV1().ServiceAccounts(namespace)
-	if _, err := accounts.Create(ctx, &core.ServiceAccount{ObjectMeta: meta.ObjectMeta{Name: name}}, meta.CreateOptions{}); err != nil {
-		return nil, fmt.Errorf("kubernetestest: make an account: %w", err)
-	}
-	token, err := accounts.CreateToken(ctx, name, &authentication.TokenRequest{}, meta.CreateOptions{})
+	token, err := admin.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authentication.TokenRequest{}, meta.CreateOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("kubernetestest: make a token: %w", err)
 	}

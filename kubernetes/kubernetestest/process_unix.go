@@ -18,10 +18,28 @@ type process struct {
 	ended chan struct{}
 }
 
-// start starts a program whose output is appended to a file. A goroutine with a
-// thread of its own does that and waits for the end, because the parent's death
-// that the server ends with is that of the thread.
-func start(log, program string, args ...string) (*process, error) {
+// starter starts processes, one after the other, and waits for their end. It is a
+// goroutine with a thread of its own, because the parent's death that a server
+// ends with is that of the thread; and the same one for as long as a Server
+// exists, so that tests which look for goroutines left behind do not find it.
+type starter struct{ runs chan func() }
+
+func newStarter() *starter {
+	s := &starter{make(chan func())}
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		for run := range s.runs {
+			run()
+		}
+	}()
+	return s
+}
+
+func (s *starter) close() { close(s.runs) }
+
+// start starts a program whose output is appended to a file.
+func (s *starter) start(log, program string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -32,16 +50,14 @@ func start(log, program string, args ...string) (*process, error) {
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	endWithParent(p.cmd.SysProcAttr)
 	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+	s.runs <- func() {
 		err := p.cmd.Start()
 		started <- err
 		if err == nil {
 			_ = p.cmd.Wait() // its end is told by ended, whatever its exit code
 			close(p.ended)
 		}
-	}()
+	}
 	return p, <-started
 }
 

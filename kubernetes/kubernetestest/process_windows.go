@@ -6,9 +6,14 @@ import "errors"
 
 var errUnix = errors.New("kubernetestest: servers for tests are started on Unix only")
 
-type process struct{ ended chan struct{} }
+type (
+	starter struct{}
+	process struct{ ended chan struct{} }
+)
 
-func start(_, _ string, _ ...string) (*process, error) { return nil, errUnix }
-func (*process) kill() error                           { return errUnix }
-func (*process) freeze() error                         { return errUnix }
-func (*process) thaw() error                           { return errUnix }
+func newStarter() *starter                                        { return nil }
+func (*starter) close()                                           {}
+func (*starter) start(_, _ string, _ ...string) (*process, error) { return nil, errUnix }
+func (*process) kill() error                                      { return errUnix }
+func (*process) freeze() error                                    { return errUnix }
+func (*process) thaw() error                                      { return errUnix }

@@ -34,6 +34,7 @@ type Server struct {
 	token  string // of the administrator
 	ca     []byte
 
+	starter *starter
 	process *process // nil while it is stopped
 }
 
@@ -53,7 +54,7 @@ func Start() (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubernetestest: %w", err)
 	}
-	s := &Server{binary: binary, dir: dir, token: rand.Text()}
+	s := &Server{binary: binary, dir: dir, token: rand.Text(), starter: newStarter()}
 	if err := s.create(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -117,7 +118,7 @@ func (s *Server) StartAgain() error {
 	if s.process != nil {
 		return errors.New("kubernetestest: the server runs already")
 	}
-	p, err := start(s.file("log"), s.binary, s.file("etcd"),
+	p, err := s.starter.start(s.file("log"), s.binary, s.file("etcd"),
 		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port="+strconv.Itoa(s.port),
 		"--tls-cert-file="+s.file("tls.crt"), "--tls-private-key-file="+s.file("tls.key"),
 		"--token-auth-file="+s.file("tokens.csv"), "--authorization-mode=RBAC",
@@ -213,8 +214,12 @@ func (s *Server) Thaw() error {
 	return nil
 }
 
-// Close ends the server, if it runs, and removes its directory.
-func (s *Server) Close() error { return errors.Join(s.Stop(), os.RemoveAll(s.dir)) }
+// Close ends the server, if it runs, and removes its directory. Nothing is to be
+// done to the server after that.
+func (s *Server) Close() error {
+	defer s.starter.close()
+	return errors.Join(s.Stop(), os.RemoveAll(s.dir))
+}
 
 // Addr is where the server listens: 127.0.0.1 and a port, the same for as long as
 // it exists.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	coordination "k8s.io/api/coordination/v1"
+	core "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -85,7 +86,11 @@ func TestServer(t *testing.T) {
 		}
 	})
 	t.Run("an account may do nothing", func(t *testing.T) {
-		config, err := server.Account(ctx, namespace, "app")
+		account := &core.ServiceAccount{ObjectMeta: meta.ObjectMeta{Name: "app"}}
+		if _, err := admin.CoreV1().ServiceAccounts(namespace).Create(ctx, account, meta.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		config, err := server.Token(ctx, namespace, "app")
 		if err != nil {
 			t.Fatal(err)
 		}
