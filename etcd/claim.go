@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -105,7 +106,7 @@ func (c *Cluster) look(at claimRef, watched *vigil) outlook {
 	e := c.view.id(at.id)
 	cl := c.claims[at.id][at]
 	look := outlook{revision: e.revision, changed: e.changed}
-	if _, there := e.claims[at]; !there {
+	if e.created(at) == 0 {
 		look.gone = c.view.revision >= cl.created
 		return look
 	}
@@ -150,19 +151,19 @@ func (o outlook) wait(ctx context.Context, watched *vigil) error {
 // it wins in the same transaction. It may be made twice: an answer may be lost.
 func (cl *claim) enter(ctx context.Context) (won bool, err error) {
 	key, held := cl.keys()
-	put := clientv3.OpPut(key, "", clientv3.WithLease(cl.s.id))
+	put := clientv3.OpPut(key, "")
 	absent := clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
 	if free, revision := cl.free(); free {
 		r := cl.newRecord()
 		won, err = cl.try(ctx, r, transaction{
-			ifs:  []clientv3.Cmp{absent, clientv3.Compare(clientv3.ModRevision(held), "=", revision)},
+			ifs:  []clientv3.Cmp{absent, cl.alive(), clientv3.Compare(clientv3.ModRevision(held), "=", revision)},
 			then: []clientv3.Op{put, clientv3.OpPut(held, r.value())},
 		})
 		if won || err != nil {
 			return won, err
 		}
 	}
-	return cl.try(ctx, record{}, transaction{ifs: []clientv3.Cmp{absent}, then: []clientv3.Op{put}})
+	return cl.try(ctx, record{}, transaction{ifs: []clientv3.Cmp{absent, cl.alive()}, then: []clientv3.Op{put}})
 }
 
 // take takes the id, if its record is still of that revision. If not, the watch
@@ -173,7 +174,7 @@ func (cl *claim) take(ctx context.Context, revision int64) (won bool, err error)
 	return cl.try(ctx, r, transaction{
 		ifs: []clientv3.Cmp{
 			clientv3.Compare(clientv3.CreateRevision(key), "=", cl.created),
-			clientv3.Compare(clientv3.LeaseValue(key), "=", cl.s.id),
+			cl.alive(),
 			clientv3.Compare(clientv3.ModRevision(held), "=", revision),
 		},
 		then: []clientv3.Op{clientv3.OpPut(held, r.value())},
@@ -200,6 +201,11 @@ func (cl *claim) try(ctx context.Context, r record, t transaction) (won bool, er
 			return false, context.Cause(ctx)
 		}
 	}
+}
+
+// alive is the condition that this process has its lease.
+func (cl *claim) alive() clientv3.Cmp {
+	return clientv3.Compare(clientv3.LeaseValue(cl.c.keys.node(cl.s.id)), "=", cl.s.id)
 }
 
 func (cl *claim) keys() (key, held string) {
@@ -277,9 +283,6 @@ func (cl *claim) grant() *lease.Lease {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	cl.lease = l
-	if cl.s.gone {
-		l.Lose(highlander.ErrLeaseLost)
-	}
 	c.examine([]string{cl.ref.id})
 	return l
 }
@@ -326,10 +329,9 @@ func (cl *claim) giveUp(ctx context.Context) {
 		return
 	}
 	cl.leaving = true
-	gone := cl.s.gone && cl.won == 0 // the key has gone with the lease
 	c.mu.Unlock()
 	defer close(cl.finished)
-	if !gone && !cl.leave(ctx) {
+	if !cl.leave(ctx) {
 		return
 	}
 	c.mu.Lock()
@@ -392,6 +394,7 @@ func (cl *claim) leave(ctx context.Context) bool {
 // examine looks at what has happened to the ids of this process's claims. The
 // caller has the lock.
 func (c *Cluster) examine(ids []string) {
+	c.checkSession()
 	for _, id := range ids {
 		e := c.view.id(id)
 		for _, cl := range c.claims[id] {
@@ -399,6 +402,32 @@ func (c *Cluster) examine(ids []string) {
 		}
 		c.sweep(e)
 	}
+	for lease := range c.view.dead(ids) {
+		if c.sessions[lease] == nil && !c.collecting[lease] && !c.closed {
+			c.collecting[lease] = true
+			c.spawn(func() { c.collect(lease) })
+		}
+	}
+}
+
+// collect deletes the claims of a process that is no more. All others do, so it
+// waits for a while of its own.
+func (c *Cluster) collect(lease clientv3.LeaseID) {
+	if !sleep(c.ctx, rand.N(c.cfg.ttl)) {
+		return
+	}
+	err := c.try(c.ctx, c.requestTimeout(), func(ctx context.Context, client *clientv3.Client) error {
+		_, err := client.Txn(ctx).
+			If(clientv3.Compare(clientv3.CreateRevision(c.keys.node(lease)), "=", 0)).
+			Then(clientv3.OpDelete(c.keys.claims(lease), clientv3.WithPrefix())).Commit()
+		return err
+	})
+	if err != nil {
+		c.log.Debug("the claims of a process that is no more were not deleted", "error", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.collecting, lease)
 }
 
 // examine tells the holder when its claim or its record is not what it wrote.
@@ -412,7 +441,7 @@ func (cl *claim) examine(e *entry) {
 	case another:
 		cl.lease.Lose(highlander.ErrConflict)
 		return
-	case e.claims[cl.ref] != cl.created:
+	case e.created(cl.ref) != cl.created:
 		cl.lease.Lose(highlander.ErrLeaseLost)
 	}
 	if !(e.record.of(cl.ref) && e.record.revision == e.revision) && !cl.mending {

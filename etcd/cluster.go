@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"highlander"
@@ -53,6 +54,8 @@ type Cluster struct {
 	claims   map[string]map[claimRef]*claim
 	vigils   map[clientv3.LeaseID]*vigil
 	number   uint64 // of the last claim
+
+	collecting map[clientv3.LeaseID]bool
 }
 
 var _ highlander.Cluster = (*Cluster)(nil)
@@ -71,6 +74,8 @@ func newCluster(cfg config, conn *connection) *Cluster {
 		renewed:  make(chan struct{}),
 		claims:   map[string]map[claimRef]*claim{},
 		vigils:   map[clientv3.LeaseID]*vigil{},
+
+		collecting: map[clientv3.LeaseID]bool{},
 	}
 	c.log = cfg.log.With("node", c.name)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
@@ -109,7 +114,7 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 		return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
 	}
 	defer c.tasks.Done()
-	for {
+	for wait := (backoff{}); ; wait.sleep(ctx) {
 		s, err := c.session(ctx)
 		if err == nil {
 			var l *lease.Lease
@@ -167,11 +172,11 @@ func (c *Cluster) Lookup(ctx context.Context, id string) (highlander.Holder, err
 		case r.State != stateHeld || r.revision == last: // with its claim gone
 			return highlander.Holder{}, fmt.Errorf("look up %q: %w", id, highlander.ErrNotHeld)
 		}
-		there, err := c.get(ctx, c.keys.claim(r.at), clientv3.WithKeysOnly())
+		there, err := c.read(ctx, clientv3.OpGet(c.keys.claim(r.at)), clientv3.OpGet(c.keys.node(r.at.lease)))
 		if err != nil {
 			return highlander.Holder{}, fmt.Errorf("look up %q: %w", id, err)
 		}
-		if len(there.Kvs) > 0 {
+		if len(there.kvs) == 2 {
 			return r.holder(), nil
 		}
 		last = r.revision
@@ -180,46 +185,54 @@ func (c *Cluster) Lookup(ctx context.Context, id string) (highlander.Holder, err
 
 // readRecord returns the record of id; without a State if there is none.
 func (c *Cluster) readRecord(ctx context.Context, id string) (record, error) {
-	resp, err := c.get(ctx, c.keys.held(id))
-	if err != nil || len(resp.Kvs) == 0 {
+	found, err := c.read(ctx, clientv3.OpGet(c.keys.held(id)))
+	if err != nil || len(found.kvs) == 0 {
 		return record{}, err
 	}
-	r, err := parseRecord(id, resp.Kvs[0])
+	r, err := parseRecord(id, found.kvs[0])
 	if err != nil {
 		return record{}, fmt.Errorf("the record under %s cannot be read: %w", c.keys.held(id), err)
 	}
 	return r, nil
 }
 
-// get reads keys.
-func (c *Cluster) get(ctx context.Context, key string, opts ...clientv3.OpOption) (resp *clientv3.GetResponse, err error) {
+// snapshot are keys as they were at one moment.
+type snapshot struct {
+	kvs      []*mvccpb.KeyValue
+	revision int64
+}
+
+// read reads keys, all at one moment.
+func (c *Cluster) read(ctx context.Context, gets ...clientv3.Op) (found snapshot, err error) {
 	if c.ctx.Err() != nil {
-		return nil, highlander.ErrClosed
+		return found, highlander.ErrClosed
 	}
+	var resp *clientv3.TxnResponse
 	err = c.insist(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
-		resp, err = client.Get(ctx, key, opts...)
+		resp, err = client.Txn(ctx).Then(gets...).Commit()
 		return err
 	})
-	return resp, err
+	if err != nil {
+		return found, err
+	}
+	found.revision = resp.Header.Revision
+	for _, one := range resp.Responses {
+		found.kvs = append(found.kvs, one.GetResponseRange().Kvs...)
+	}
+	return found, nil
 }
 
 // Holders implements highlander.Cluster. It asks etcd.
 func (c *Cluster) Holders(ctx context.Context) ([]highlander.Holder, error) {
-	if c.ctx.Err() != nil {
-		return nil, fmt.Errorf("list holders: %w", highlander.ErrClosed)
-	}
-	var resp *clientv3.TxnResponse
-	err := c.insist(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
-		resp, err = client.Txn(ctx).Then(
-			clientv3.OpGet(c.keys.allHeld(), clientv3.WithPrefix()),
-			clientv3.OpGet(c.keys.allClaims(), clientv3.WithPrefix(), clientv3.WithKeysOnly())).Commit()
-		return err
-	})
+	all, err := c.read(ctx,
+		clientv3.OpGet(c.keys.allHeld(), clientv3.WithPrefix()),
+		clientv3.OpGet(c.keys.allClaims(), clientv3.WithPrefix()),
+		clientv3.OpGet(c.keys.allNodes(), clientv3.WithPrefix(), clientv3.WithKeysOnly()))
 	if err != nil {
 		return nil, fmt.Errorf("list holders: %w", err)
 	}
 	seen := newView(c.keys, c.cfg.ttl)
-	seen.load(slices.Concat(resp.Responses[0].GetResponseRange().Kvs, resp.Responses[1].GetResponseRange().Kvs), resp.Header.Revision, 0)
+	seen.load(all.kvs, all.revision, 0)
 	var holders []highlander.Holder
 	for _, id := range slices.Sorted(maps.Keys(seen.ids)) {
 		if e := seen.ids[id]; e.record.State == stateHeld && e.holderIsThere() {
@@ -239,12 +252,12 @@ type Member struct {
 // Members returns the processes that are there, sorted by name. One that was
 // killed counts until its lease has run out.
 func (c *Cluster) Members(ctx context.Context) ([]Member, error) {
-	resp, err := c.get(ctx, c.keys.allNodes(), clientv3.WithPrefix())
+	found, err := c.read(ctx, clientv3.OpGet(c.keys.allNodes(), clientv3.WithPrefix()))
 	if err != nil {
 		return nil, fmt.Errorf("list members: %w", err)
 	}
 	var members []Member
-	for _, kv := range resp.Kvs {
+	for _, kv := range found.kvs {
 		var n node
 		if json.Unmarshal(kv.Value, &n) == nil {
 			members = append(members, Member{Name: n.Name, Since: n.Since, Self: n.Name == c.name})

@@ -25,16 +25,16 @@ func (c *Cluster) Crash() {
 // KnownWaiting returns how many claims wait for an id, as this node sees it, and
 // whether it is up to date.
 func (c *Cluster) KnownWaiting(ctx context.Context, id string) (int, error) {
-	resp, err := c.get(ctx, c.keys.all(), clientv3.WithPrefix())
+	found, err := c.read(ctx, clientv3.OpGet(c.keys.all(), clientv3.WithPrefix()))
 	if err != nil {
 		return 0, err
 	}
 	seen := newView(c.keys, c.cfg.ttl)
-	seen.load(resp.Kvs, resp.Header.Revision, 0)
+	seen.load(found.kvs, found.revision, 0)
 	e := seen.id(id)
 	waiting := 0
 	for at := range e.claims {
-		if !e.record.of(at) {
+		if e.created(at) != 0 && !e.record.of(at) {
 			waiting++
 		}
 	}

@@ -6,11 +6,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"highlander"
 	"highlander/etcd"
@@ -47,6 +46,21 @@ func logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
+// writePasswords turns authentication on, with users who may do what they like
+// below a prefix. It returns their parameters of a URL.
+func writePasswords(t *testing.T, s *etcdtest.Server, prefix string, users ...string) map[string]string {
+	t.Helper()
+	passwords, params := map[string]string{}, map[string]string{}
+	for _, user := range users {
+		passwords[user] = user + "'s secret"
+		file := filepath.Join(t.TempDir(), user)
+		must(t, os.WriteFile(file, []byte(passwords[user]+"\n"), 0o600))
+		params[user] = "?user=" + user + "&password-file=" + file
+	}
+	must(t, s.EnableAuth(prefix, passwords))
+	return params
+}
+
 var clusters atomic.Int64
 
 // fixture is an empty cluster on a server: a prefix of its own. Between each node
@@ -55,7 +69,7 @@ type fixture struct {
 	server *etcdtest.Server
 	prefix string
 	ttl    time.Duration
-	query  string // more of the URL
+	user   string // parameters of the URL
 	nodes  []*fixtureNode
 }
 
@@ -65,7 +79,7 @@ type fixtureNode struct {
 }
 
 func newFixture(t *testing.T, server *etcdtest.Server) *fixture {
-	f := &fixture{server: server, prefix: fmt.Sprintf("/test/%d", clusters.Add(1)), ttl: 3 * time.Second}
+	f := &fixture{server: server, prefix: fmt.Sprintf("/test/%d", clusters.Add(1)), ttl: 2 * time.Second}
 	t.Cleanup(func() {
 		for _, n := range f.nodes {
 			for _, p := range n.proxies {
@@ -86,7 +100,7 @@ func (f *fixture) open(t *testing.T, name string) *fixtureNode {
 		n.proxies = append(n.proxies, p)
 		endpoints = append(endpoints, p.Addr())
 	}
-	c, err := etcd.Open(f.server.URLFor(endpoints...)+f.query, etcd.WithPrefix(f.prefix), etcd.WithName(name), etcd.WithTTL(f.ttl), etcd.WithLogger(logger()))
+	c, err := etcd.Open(f.server.URLFor(endpoints...)+f.user, etcd.WithPrefix(f.prefix), etcd.WithName(name), etcd.WithTTL(f.ttl), etcd.WithLogger(logger()))
 	must(t, err)
 	n.Cluster = c
 	f.nodes = append(f.nodes, n)
@@ -134,13 +148,4 @@ func (f *fixture) each(c highlander.Cluster, do func(*netproxy.Proxy)) (mend fun
 
 func (f *fixture) cut(t *testing.T, c highlander.Cluster) (mend func()) {
 	return f.each(c, (*netproxy.Proxy).Cut)
-}
-
-// client returns a client that is not the engine's.
-func (f *fixture) client(t *testing.T) *clientv3.Client {
-	t.Helper()
-	client, err := f.server.Client()
-	must(t, err)
-	t.Cleanup(func() { client.Close() })
-	return client
 }

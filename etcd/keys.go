@@ -17,9 +17,13 @@ import (
 // The keys below the prefix of a cluster. An id is escaped as in the path of a
 // URL, so that none of it is a slash.
 //
-//	PREFIX/held/ID                 who holds the id, or held it last; without a lease
+//	PREFIX/held/ID                 who holds the id, or held it last
 //	PREFIX/claim/LEASE/ID/NUMBER   a call of Acquire that waits for the id or holds it
-//	PREFIX/node/LEASE              a process
+//	PREFIX/node/LEASE              a process; the only key that is attached to its lease
+//
+// A claim counts while the key of its process is there. Attached to the lease
+// itself, a thousand claims would be dear where etcd checks permissions: it looks
+// at all keys of a lease whenever one is added.
 type keys struct{ prefix string }
 
 func (k keys) held(id string) string { return k.prefix + "/held/" + url.PathEscape(id) }
@@ -68,6 +72,16 @@ func (k keys) parseClaim(key string) (at claimRef, ok bool) {
 	id, err2 := url.PathUnescape(parts[1])
 	number, err3 := strconv.ParseUint(parts[2], 10, 64)
 	return claimRef{clientv3.LeaseID(lease), id, number}, err1 == nil && err2 == nil && err3 == nil
+}
+
+// parseNode returns the lease of the process whose key it is.
+func (k keys) parseNode(key string) (lease clientv3.LeaseID, ok bool) {
+	rest, ok := strings.CutPrefix(key, k.allNodes())
+	if !ok {
+		return 0, false
+	}
+	id, err := strconv.ParseUint(rest, 16, 64)
+	return clientv3.LeaseID(id), err == nil
 }
 
 type heldState string

@@ -29,8 +29,10 @@ type session struct {
 	// sent is when the last renewal was sent that succeeded. The lock of the
 	// cluster guards it.
 	sent   time.Duration
-	gone   bool // the server does not know the lease any more
-	claims int  // that are not given up
+	claims int // that are not given up
+
+	enrolled int64         // the revision of the key of the process
+	harmed   chan struct{} // closed when that is gone
 }
 
 var (
@@ -102,7 +104,7 @@ func (c *Cluster) openSession() (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("get a lease: %w", err)
 	}
-	s := &session{id: grant.ID, terms: termsOf(time.Duration(grant.TTL) * time.Second), book: lease.NewBook(now, c.log), sent: sent}
+	s := &session{id: grant.ID, terms: termsOf(time.Duration(grant.TTL) * time.Second), book: lease.NewBook(now, c.log), sent: sent, harmed: make(chan struct{})}
 	if err := c.enrol(s); err != nil {
 		c.revoke(s)
 		return nil, err
@@ -122,7 +124,10 @@ func (c *Cluster) enrol(s *session) error {
 		return err
 	}
 	err = c.try(c.ctx, c.requestTimeout(), func(ctx context.Context, client *clientv3.Client) error {
-		_, err := client.Put(ctx, c.keys.node(s.id), string(raw), clientv3.WithLease(s.id))
+		resp, err := client.Put(ctx, c.keys.node(s.id), string(raw), clientv3.WithLease(s.id))
+		if err == nil {
+			s.enrolled = resp.Header.Revision
+		}
 		return err
 	})
 	if err != nil {
@@ -145,8 +150,8 @@ func (c *Cluster) enrol(s *session) error {
 func (c *Cluster) keep(s *session, trouble *outage) error {
 	due := s.sent + s.terms.Every
 	for wait := (backoff{}); ; {
-		if !sleep(c.ctx, due-now()) {
-			return context.Cause(c.ctx)
+		if err := s.sleep(due - now()); err != nil {
+			return err
 		}
 		sent := now()
 		err := c.renew(s, sent)
@@ -172,6 +177,34 @@ func (c *Cluster) keep(s *session, trouble *outage) error {
 	}
 }
 
+// sleep returns an error if the session is over before d has passed.
+func (s *session) sleep(d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-s.harmed:
+		return errLeaseGone
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	}
+}
+
+// checkSession tells the session that can be used when the watch says that the
+// key of this process is gone, with its lease or not. The caller has the lock.
+func (c *Cluster) checkSession() {
+	s := c.current
+	if s == nil || c.view.revision < s.enrolled || c.view.nodes[s.id] {
+		return
+	}
+	select {
+	case <-s.harmed:
+	default:
+		close(s.harmed)
+	}
+}
+
 func (c *Cluster) accept(s *session, sent time.Duration) {
 	c.mu.Lock()
 	s.sent = sent
@@ -185,9 +218,14 @@ func (c *Cluster) accept(s *session, sent time.Duration) {
 func (c *Cluster) renew(s *session, sent time.Duration) error {
 	held := c.heldClaims(s)
 	return c.try(c.ctx, max(s.terms.TTL/6, 500*time.Millisecond), func(ctx context.Context, client *clientv3.Client) error {
-		there, err := client.Get(ctx, c.keys.claims(s.id), clientv3.WithPrefix(), clientv3.WithKeysOnly())
-		if err != nil {
+		there, err := client.Txn(ctx).
+			If(clientv3.Compare(clientv3.LeaseValue(c.keys.node(s.id)), "=", s.id)).
+			Then(clientv3.OpGet(c.keys.claims(s.id), clientv3.WithPrefix(), clientv3.WithKeysOnly())).Commit()
+		switch {
+		case err != nil:
 			return fmt.Errorf("read the claims: %w", err)
+		case !there.Succeeded:
+			return rpctypes.ErrLeaseNotFound
 		}
 		ttl, err := keepAlive(ctx, client, s.id)
 		if err != nil {
@@ -197,7 +235,7 @@ func (c *Cluster) renew(s *session, sent time.Duration) error {
 			return fmt.Errorf("renew the lease: it was %v, and would be %v", s.terms.TTL, ttl)
 		}
 		created := map[string]int64{}
-		for _, kv := range there.Kvs {
+		for _, kv := range there.Responses[0].GetResponseRange().Kvs {
 			created[string(kv.Key)] = kv.CreateRevision
 		}
 		for _, cl := range held {
@@ -252,7 +290,6 @@ func (c *Cluster) endSession(s *session, err error) {
 		c.log.Warn("the session was lost; beginning another", "error", err)
 	}
 	c.mu.Lock()
-	s.gone = errors.Is(err, errLeaseGone)
 	s.end(errSessionOver)
 	idle := c.forgetSession(s)
 	c.mu.Unlock()
@@ -274,7 +311,7 @@ func (c *Cluster) forgetSession(s *session) (revoke bool) {
 		return false
 	}
 	delete(c.sessions, s.id)
-	return !s.gone
+	return true
 }
 
 // revoke tells etcd, once, that the lease is not needed any more; else it runs

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // view is what this process has seen of the keys of the cluster, in the order in
@@ -15,11 +16,13 @@ type view struct {
 	ttl      time.Duration // of this process: for records that cannot be read
 	revision int64         // of the newest event
 	ids      map[string]*entry
+	nodes    map[clientv3.LeaseID]bool // whose keys are there
 }
 
 // entry is what was seen of an id.
 type entry struct {
-	claims map[claimRef]int64 // by create revision
+	nodes  map[clientv3.LeaseID]bool // of the view
+	claims map[claimRef]int64        // by create revision; those count whose node is there
 
 	record   record // the last one that could be read
 	known    bool   // there was one
@@ -38,14 +41,14 @@ type entry struct {
 }
 
 func newView(k keys, ttl time.Duration) *view {
-	return &view{keys: k, ttl: ttl, ids: map[string]*entry{}}
+	return &view{keys: k, ttl: ttl, ids: map[string]*entry{}, nodes: map[clientv3.LeaseID]bool{}}
 }
 
 // id returns the entry of id, which is new if nothing was seen of it.
 func (v *view) id(id string) *entry {
 	e := v.ids[id]
 	if e == nil {
-		e = &entry{claims: map[claimRef]int64{}, changed: make(chan struct{})}
+		e = &entry{nodes: v.nodes, claims: map[claimRef]int64{}, changed: make(chan struct{})}
 		v.ids[id] = e
 	}
 	return e
@@ -59,6 +62,11 @@ func (v *view) load(kvs []*mvccpb.KeyValue, revision int64, now time.Duration) [
 		there[string(kv.Key)] = true
 	}
 	changed := map[string]bool{}
+	for lease := range v.nodes {
+		if key := v.keys.node(lease); !there[key] {
+			v.deleted(key, now, changed)
+		}
+	}
 	for id, e := range v.ids {
 		for at := range e.claims {
 			if !there[v.keys.claim(at)] {
@@ -69,8 +77,8 @@ func (v *view) load(kvs []*mvccpb.KeyValue, revision int64, now time.Duration) [
 			v.deleted(v.keys.held(id), now, changed)
 		}
 	}
-	// The claims first: a record without its claim is an orphan.
 	for _, kv := range kvs {
+		v.putNode(kv, changed)
 		v.putClaim(kv, changed)
 	}
 	for _, kv := range kvs {
@@ -93,12 +101,31 @@ func (v *view) apply(events []event, now time.Duration) []string {
 		if ev.deleted {
 			v.deleted(string(ev.kv.Key), now, changed)
 		} else {
+			v.putNode(ev.kv, changed)
 			v.putClaim(ev.kv, changed)
 			v.putRecord(ev.kv, now, changed)
 		}
 		v.revision = max(v.revision, ev.kv.ModRevision)
 	}
 	return v.publish(changed, now)
+}
+
+func (v *view) putNode(kv *mvccpb.KeyValue, changed map[string]bool) {
+	if lease, ok := v.keys.parseNode(string(kv.Key)); ok && !v.nodes[lease] {
+		v.nodes[lease] = true
+		v.markClaims(lease, changed)
+	}
+}
+
+// markClaims marks the ids that a node has claims of.
+func (v *view) markClaims(lease clientv3.LeaseID, changed map[string]bool) {
+	for id, e := range v.ids {
+		for at := range e.claims {
+			if at.lease == lease {
+				changed[id] = true
+			}
+		}
+	}
 }
 
 func (v *view) putClaim(kv *mvccpb.KeyValue, changed map[string]bool) {
@@ -140,6 +167,10 @@ func (v *view) putRecord(kv *mvccpb.KeyValue, now time.Duration, changed map[str
 }
 
 func (v *view) deleted(key string, now time.Duration, changed map[string]bool) {
+	if lease, ok := v.keys.parseNode(key); ok {
+		delete(v.nodes, lease)
+		v.markClaims(lease, changed)
+	}
 	if at, ok := v.keys.parseClaim(key); ok {
 		if e := v.ids[at.id]; e != nil {
 			delete(e.claims, at)
@@ -181,27 +212,50 @@ func (v *view) publish(changed map[string]bool, now time.Duration) []string {
 	return slices.Collect(maps.Keys(changed))
 }
 
-// holderIsThere says whether the claim of the holder is there.
-func (e *entry) holderIsThere() bool {
-	_, there := e.claims[e.record.at]
-	return there
+// created returns the revision of a claim that counts, zero if there is none.
+func (e *entry) created(at claimRef) int64 {
+	if !e.nodes[at.lease] {
+		return 0
+	}
+	return e.claims[at]
 }
+
+// holderIsThere says whether the claim of the holder is there.
+func (e *entry) holderIsThere() bool { return e.created(e.record.at) != 0 }
 
 // isFree says whether nobody has the id, or waits for it, or may have a child that
 // runs.
 func (e *entry) isFree(now time.Duration) bool {
-	return len(e.claims) == 0 && now >= e.notBefore && !(e.known && e.record.State == stateHeld)
+	for at := range e.claims {
+		if e.created(at) != 0 {
+			return false
+		}
+	}
+	return now >= e.notBefore && !(e.known && e.record.State == stateHeld)
 }
 
 // isNext says whether at is the oldest claim of those that wait.
 func (e *entry) isNext(at claimRef) bool {
-	mine := e.claims[at]
-	for other, created := range e.claims {
-		if created < mine && !e.record.of(other) {
+	mine := e.created(at)
+	for other := range e.claims {
+		if created := e.created(other); created != 0 && created < mine && !e.record.of(other) {
 			return false
 		}
 	}
 	return true
+}
+
+// dead returns the leases of claims that do not count any more.
+func (v *view) dead(ids []string) map[clientv3.LeaseID]bool {
+	leases := map[clientv3.LeaseID]bool{}
+	for _, id := range ids {
+		for at := range v.ids[id].claims {
+			if !v.nodes[at.lease] {
+				leases[at.lease] = true
+			}
+		}
+	}
+	return leases
 }
 
 // opensAt returns when the id may be taken by the claim that is next, as far as

@@ -43,7 +43,10 @@ type memberConfig struct {
 	Cluster            string // NAME=PEERURL,...
 }
 
-const ready = "ready"
+const (
+	ready      = "ready"
+	bcryptCost = 4 // passwords are the tests'
+)
 
 // serve runs a member until stdin ends, which it does with the process that has
 // started it. It says so on stdout when it has found the leader.
@@ -56,7 +59,7 @@ func (c memberConfig) serve(stdin io.Reader, stdout io.Writer) error {
 	// A process that does not get to run for half a second, as on a busy machine,
 	// should not cost an election.
 	cfg.TickMs, cfg.ElectionMs = 100, 1000
-	cfg.UnsafeNoFsync = false
+	cfg.BcryptCost = bcryptCost
 	client, err := url.Parse(c.ClientURL)
 	if err != nil {
 		return err
