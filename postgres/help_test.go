@@ -17,6 +17,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if url := os.Getenv(processEnv); url != "" {
+		runProcess(url)
+		return
+	}
 	code := m.Run()
 	if shared.server != nil {
 		if err := shared.server.Close(); err != nil {
@@ -58,13 +62,14 @@ type world struct {
 	ttl    time.Duration
 
 	nodes []*postgres.Cluster
+	log   *testLog
 	after []func() // at the end, when the nodes are closed
 }
 
 // newWorld registers the cleanup of all that comes: what a test registers later
 // runs earlier.
 func newWorld(t *testing.T, server *postgrestest.Server, ttl time.Duration) *world {
-	w := &world{T: t, server: server, schema: newSchema(), ttl: ttl}
+	w := &world{T: t, server: server, schema: newSchema(), ttl: ttl, log: &testLog{t: t}}
 	t.Cleanup(func() {
 		for _, c := range w.nodes {
 			_ = c.Close()
@@ -72,6 +77,7 @@ func newWorld(t *testing.T, server *postgrestest.Server, ttl time.Duration) *wor
 		for _, end := range w.after {
 			end()
 		}
+		w.log.stop()
 	})
 	return w
 }

@@ -3,31 +3,42 @@ package postgres_test
 import (
 	"bytes"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 )
 
 // logger logs to the test, until that has ended.
 func (w *world) logger(name string) *slog.Logger {
-	out := &testLog{t: w.T, name: name}
-	w.after = append(w.after, out.stop)
-	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
+// testLog is what the nodes of a world have logged.
 type testLog struct {
-	name string
-
-	mu sync.Mutex
-	t  *testing.T // nil when the test has ended
+	mu    sync.Mutex
+	t     *testing.T // nil when the test has ended
+	lines []string
 }
 
 func (l *testLog) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.t != nil {
-		l.t.Logf("%s: %s", l.name, bytes.TrimSpace(line))
+		l.lines = append(l.lines, string(line))
+		l.t.Logf("%s", bytes.TrimSpace(line))
 	}
 	return len(line), nil
+}
+
+func (l *testLog) has(what string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if strings.Contains(line, what) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *testLog) stop() {

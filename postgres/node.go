@@ -32,6 +32,7 @@ type node struct {
 	leaving []*claim           // that were given up, and are in the queue
 	calls   map[string]bool    // ids that we are called to take
 	more    bool               // there are more than were dealt with at once
+	current *session           // that is served
 	old     []*session         // sessions that have ended, and are not put away
 
 	until    time.Duration // when leases run out, as far as they are renewed

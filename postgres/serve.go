@@ -14,6 +14,7 @@ import (
 
 // serve works in a session until that ends, and returns why.
 func (n *node) serve(ctx context.Context, s *session) error {
+	n.current = s
 	s.watchRing(ctx, n)
 	n.nextBeat = 0
 	for {

@@ -1,0 +1,132 @@
+package postgres_test
+
+import (
+	"errors"
+	"testing"
+
+	"highlander"
+	"highlander/internal/netproxy"
+	"highlander/postgres"
+)
+
+// contest is a holder, and others that wait, with leases that last longer than the
+// test: whoever gets the id has it from the holder, or by proof of its death.
+type contest struct {
+	*world
+	holder *postgres.Cluster
+	lease  highlander.Lease
+	next   *waiter
+}
+
+func newContest(t *testing.T, holderURL func(*world) string) *contest {
+	w := newWorld(t, sharedServer(t), forever)
+	k := &contest{world: w, holder: w.open(holderURL(w), "holder")}
+	k.lease = w.acquire(k.holder, "id")
+	k.next = w.queue(w.open(w.server.URL(), "next"), "id")
+	w.acquire(w.open(w.server.URL(), "other"), "another id")
+	w.eventually("the ring is closed", func() bool { return w.ringIsClosed(3) })
+	return k
+}
+
+func direct(w *world) string { return w.server.URL() }
+
+// isToldAndReleases has the holder told that it has lost its lease, and releases it when that has
+// been shown not to be enough for others to start.
+func (k *contest) isToldAndReleases() {
+	k.Helper()
+	k.receive(k.lease.Done(), "the holder is told")
+	if err := k.lease.Err(); !errors.Is(err, highlander.ErrLeaseLost) {
+		k.Errorf("the lease has ended with %v; want ErrLeaseLost", err)
+	}
+	k.logs("its process may be alive")
+	k.next.stillWaits()
+	k.release(k.lease)
+	if next := k.next.lease(); next.Token() <= k.lease.Token() {
+		k.Errorf("token %d after %d", next.Token(), k.lease.Token())
+	}
+}
+
+func TestTerminatedSessionIsNoProofOfDeath(t *testing.T) {
+	for name, sql := range map[string]string{
+		"the working one": `select pg_terminate_backend(work_pid) from $schema.nodes where name = $1`,
+		"both":            `select pg_terminate_backend(ring_pid), pg_terminate_backend(work_pid) from $schema.nodes where name = $1`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newContest(t, direct)
+			k.adminExec(sql, k.holder.Node())
+			k.isToldAndReleases()
+		})
+	}
+}
+
+// The ring's connection alone is nothing that others depend on, but who ends it
+// means the node.
+func TestTerminatedRingTakesTheLeaseAway(t *testing.T) {
+	k := newContest(t, direct)
+	k.adminExec(`select pg_terminate_backend(ring_pid) from $schema.nodes where name = $1`, k.holder.Node())
+	k.isToldAndReleases()
+}
+
+// A proxy that ends, as a sidecar does that is restarted, looks to the server as a
+// dead process does. The holder goes on in another session.
+func TestBrokenProxyIsNoProofOfDeath(t *testing.T) {
+	var proxy *netproxy.Proxy
+	k := newContest(t, func(w *world) string {
+		proxy = w.newProxy()
+		return w.behind(proxy)
+	})
+	proxy.Break()
+	k.logs("kept the leases through a break of the connection")
+	k.next.stillWaits()
+	k.isHeld(k.lease)
+	k.release(k.lease)
+	k.next.lease()
+}
+
+func TestHolderBehindAProxyThatIsGoneMayBeAlive(t *testing.T) {
+	var proxy *netproxy.Proxy
+	k := newContest(t, func(w *world) string {
+		proxy = w.newProxy()
+		return w.behind(proxy)
+	})
+	proxy.Close()
+	k.logs("there is a proxy or a translation of addresses between it and the server")
+	k.next.stillWaits()
+	k.isHeld(k.lease)
+}
+
+// What ends a single connection of a living process is no proof either.
+func TestBrokenConnectionCostsNoLease(t *testing.T) {
+	k := newContest(t, direct)
+	k.holder.BreakWork()
+	k.logs("kept the leases through a break of the connection")
+	k.next.stillWaits()
+	k.isHeld(k.lease)
+	k.release(k.lease)
+	k.next.lease()
+}
+
+func TestCrashIsProofOfDeath(t *testing.T) {
+	k := newContest(t, direct)
+	k.holder.Crash()
+	k.next.lease()
+	k.logs("the process of a node has died; taking over")
+}
+
+// A crash of the server ends all sessions, and proves nothing.
+func TestCrashOfTheServerCostsNoLease(t *testing.T) {
+	w := newWorld(t, startServer(t), forever)
+	l := w.acquire(w.open(w.server.URL(), "holder"), "id")
+	next := w.queue(w.open(w.server.URL(), "next"), "id")
+	if err := w.server.Crash(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.server.StartAgain(); err != nil {
+		t.Fatal(err)
+	}
+	w.logs("kept the leases through a break of the connection")
+	next.stillWaits()
+	w.isHeld(l)
+	w.release(l)
+	next.lease()
+}
