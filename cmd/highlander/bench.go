@@ -45,9 +45,13 @@ func newBenchCommand() *cobra.Command {
 from the end of a child on one node to its start on another. Without --cluster
 the nodes form an embedded cluster of their own on loopback. That goes for quorum
 mode as well, as a cluster has so many voters and no more: give the quorum, and
-neither address nor join.`,
+neither address nor join. On a server the nodes have a schema (PostgreSQL), a
+prefix below the given one (etcd) or ids (Kubernetes) of their own, which are
+removed at the end: that takes the right to create a schema, or to delete Lease
+objects. Where a kill waits for the end of a lease, ttl= says how long.`,
 		Example: `  highlander bench
   highlander bench --cluster 'gossip://?quorum=2&ttl=3s'
+  highlander bench --cluster 'etcd://127.0.0.1:2379?ttl=2s'
   highlander bench --rounds 10 --only graceful,kill
   highlander bench --json > figures.json`,
 		Args: noArgs,

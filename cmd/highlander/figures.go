@@ -20,7 +20,8 @@ machine. A child notes the time as the first thing when it is called and, when
 it was told to stop, just before it returns; a kill, a SIGSTOP and the healing of
 a network count from before they are sent. Other nodes have queued up before. The
 network is healed when both sides run and have given each other up. After a kill
-there is a rest, in which the failure detector notices as well. With a quorum,
+there is a rest, in which the failure detector notices as well. On a server the
+nodes have a schema, a prefix or ids of their own. With a quorum,
 the nodes are highlander run, and the command, a shell, counts as running when
 this process has read the first line of it. Of fewer than 100
 rounds the p99 is the slowest or close to it.`

@@ -43,10 +43,11 @@ SIGINT, SIGTERM or the end of its terminal stop the command, release the id and
 exit with the command's code; a second SIGINT or SIGTERM kills the command. Every
 other signal is passed on. When highlander ends, however that comes about,
 nothing of the command survives. One that is stopped (Ctrl-Z) or frozen loses its
-command within ` + frozenAfter.String() + `, in quorum mode ` + killMargin.String() + ` before its lease runs out, and another
-node takes over.`,
+command within ` + frozenAfter.String() + `, or, where leases run out (quorum mode, PostgreSQL, etcd,
+Kubernetes), ` + killMargin.String() + ` before its lease does, and another node takes over.`,
 		Example: `  highlander run --id hello -- sh -c 'while :; do date; sleep 1; done'
   highlander run --id mailer --cluster 'gossip://10.0.0.5:7946?join=mail.internal&key-file=/etc/highlander.key' -- /usr/bin/mailer
+  highlander run --id mailer --cluster postgres://mailer@db.internal/jobs -- /usr/bin/mailer
   highlander run --id nightly --restart no --when-done hold -- ./nightly-job`,
 	}
 	cmd.Flags().SetInterspersed(false) // the flags of COMMAND are its own

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -78,4 +79,35 @@ func TestPostgresHearsOfADeathWhenTheCommandIsGone(t *testing.T) {
 	second.stdout.next("runs on")
 	first.exits(-1)
 	mustNotOverlap(t, first, second)
+}
+
+// Neither the password that works nor one that does not.
+func TestPasswordsAreShownNowhere(t *testing.T) {
+	t.Parallel()
+	s := startPostgres(t)
+	t.Cleanup(func() { must(t, s.close()) })
+	wrong := strings.Replace(s.url, ":"+postgrestest.Password+"@", ":s3cret@", 1)
+	refused := startNode(t, wrong, forever, "--log-level", "debug")
+	refused.stderr.next("level=WARN", "password authentication failed")
+	failed := start(t, "status", "--cluster", wrong)
+	failed.exits(1)
+	good := startNode(t, s.url, forever, "--log-level", "debug")
+	good.stdout.next("hello runs on")
+	table, asJSON := start(t, "status", "--cluster", s.url), start(t, "status", "--json", "--cluster", s.url)
+	table.exits(0)
+	asJSON.exits(0)
+	bench := start(t, "bench", "--rounds", "1", "--only", "graceful", "--json", "--cluster", s.url)
+	bench.exits(0)
+	text := start(t, "bench", "--rounds", "1", "--only", "graceful", "--cluster", s.url)
+	text.exits(0)
+	for _, p := range []*process{refused, good} {
+		p.signal(syscall.SIGTERM)
+		<-p.ended
+	}
+	for _, p := range []*process{refused, failed, good, table, asJSON, bench, text} {
+		said := p.stdout.all() + p.stderr.all()
+		if strings.Contains(said, "s3cret") || strings.Contains(said, postgrestest.Password) {
+			t.Errorf("%q tells the password", p.cmd.Args[1])
+		}
+	}
 }

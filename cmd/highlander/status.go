@@ -33,14 +33,17 @@ func newStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the members of the cluster, the ids and who holds them",
-		Long: `Status joins the cluster as an observer, which votes on nothing, and prints its
-mode, members, the ids, their holders, the fencing tokens and since when they are held.
+		Long: `Status prints the members of a cluster, the ids, their holders, the fencing tokens and
+since when they are held. It changes nothing: it joins an embedded cluster as an
+observer, which votes on nothing, and shows its mode too; of a server it asks what
+it may read. Kubernetes knows holders only, not who waits.
 
 With --json, "problems" lists what is wrong with the cluster: "different settings",
 "no quorum", "too many voters". It is empty when all is well.`,
 		Example: `  highlander status
   highlander status --json | jq -r '.holders[].node'
-  highlander status --watch --cluster 'gossip://10.0.0.5:7946?key-file=/etc/highlander.key'`,
+  highlander status --watch --cluster 'gossip://10.0.0.5:7946?key-file=/etc/highlander.key'
+  highlander status --cluster postgres://monitor@db.internal/jobs`,
 		Args: noArgs,
 	}
 	url := addClusterFlag(cmd)

@@ -17,7 +17,7 @@ func newWitnessCommand() *cobra.Command {
 		Long: `Witness takes part in the elections of a cluster with quorum=N and runs nothing.
 Two nodes and a witness are three voters: with quorum=2 one of the nodes goes on
 when the other one is gone, or cannot be reached. It needs hardly any resources
-and belongs on a third machine.
+and belongs on a third machine. A cluster on a server has no use for one.
 
 SIGINT and SIGTERM end it; it says goodbye to the others and exits with 0.`,
 		Example: `  highlander witness --cluster 'gossip://10.0.0.7:7946?join=10.0.0.5,10.0.0.6&key-file=/etc/highlander.key&quorum=2'`,
