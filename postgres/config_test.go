@@ -1,0 +1,62 @@
+package postgres_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"highlander/postgres"
+)
+
+func TestBadURLsAndOptionsAreRefusedInOneLine(t *testing.T) {
+	const good = "postgres://app:secret@localhost/app"
+	for _, test := range []struct {
+		url  string
+		opt  postgres.Option
+		want string
+	}{
+		{"mysql://localhost/app", nil, `"mysql"`},
+		{good + "?ttl=soon", nil, "ttl=soon"},
+		{good + "?ttl=1ms", nil, "1s to 2m0s"},
+		{good + "?ttl=10s&ttl=12s", nil, "2 times"},
+		{good + "?schema=", nil, `"schema" has no value`},
+		{good + "?schema=pg_toast", nil, "pg_toast"},
+		{good + "?name=a%23b", nil, "name"},
+		{good + "?sslmode=nonsense", nil, "sslmode"},
+		{"postgres://app:secret@local host/app", nil, "invalid"},
+		{good, postgres.WithTTL(time.Hour), "1h0m0s"},
+		{good, postgres.WithSchema(strings.Repeat("x", 64)), "64"},
+		{good, postgres.WithName("two words"), "name"},
+	} {
+		var opts []postgres.Option
+		if test.opt != nil {
+			opts = append(opts, test.opt)
+		}
+		_, err := postgres.Open(test.url, opts...)
+		switch {
+		case err == nil:
+			t.Errorf("%s is taken; want an error that says %q", test.url, test.want)
+		case !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n"):
+			t.Errorf("%s: %q; want one line that says %q", test.url, err, test.want)
+		case strings.Contains(err.Error(), "secret"):
+			t.Errorf("%s: %q gives the password away", test.url, err)
+		}
+	}
+}
+
+func TestURLHasOptions(t *testing.T) {
+	c, err := postgres.Open("postgresql://localhost/app?name=me&ttl=30s&schema=s&sslmode=disable&connect_timeout=5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if !strings.HasPrefix(c.Node(), "me#") {
+		t.Errorf("the node is %s", c.Node())
+	}
+	if err := c.CheckStopWithin(14 * time.Second); err != nil {
+		t.Error(err)
+	}
+	if err := c.CheckStopWithin(20 * time.Second); err == nil {
+		t.Error("20 s to stop fit into a TTL of 30 s, with two renewals to lose")
+	}
+}

@@ -1,0 +1,99 @@
+package postgres_test
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"highlander"
+	"highlander/postgres"
+)
+
+func TestIDsWithTheSameHashAreSeen(t *testing.T) {
+	w := newWorld(t, sharedServer(t), forever)
+	short := postgres.WithHash(func(name string) uint64 { return uint64(len(name)) })
+	c := w.open(w.server.URL(), "node", short)
+	l := w.acquire(c, "abc")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, c := range []*postgres.Cluster{c, w.open(w.server.URL(), "other", short)} {
+		_, err := c.Acquire(ctx, "xyz", highlander.AcquireOptions{})
+		if err == nil || !strings.Contains(err.Error(), `"xyz"`) || !strings.Contains(err.Error(), `"abc"`) {
+			t.Errorf("error is %v; want one that names both ids", err)
+		}
+	}
+	w.isHeld(l)
+	w.acquire(c, "abcd")
+	w.eventually("nobody is left in a queue", func() bool { return w.waiting("xyz") == 0 })
+}
+
+// Whoever deletes the row of an id, when nobody holds or waits for it, takes the
+// last token with it. The clock knows better.
+func TestTokensGrowWhenTheTablesAreGone(t *testing.T) {
+	w := newWorld(t, sharedServer(t), forever)
+	c := w.open(w.server.URL(), "node")
+	last := uint64(0)
+	for _, sql := range []string{"select 1", "delete from $schema.leases", "truncate $schema.leases", "drop schema $schema cascade"} {
+		l := w.acquire(c, "id")
+		if l.Token() <= last {
+			t.Fatalf("token %d after %d", l.Token(), last)
+		}
+		last = l.Token()
+		w.release(l)
+		w.adminExec(sql)
+	}
+}
+
+// Nor does a clock that was put back matter, as long as somebody remembers.
+func TestTokensGrowThoughTheClockIsPutBack(t *testing.T) {
+	w := newWorld(t, sharedServer(t), 2*time.Second)
+	a, b := w.open(w.server.URL(), "a"), w.open(w.server.URL(), "b")
+	l := w.acquire(a, "id")
+	future := l.Token() + 1e15
+	next := w.queue(b, "id")
+	w.adminExec("update $schema.leases set token = " + strconv.FormatUint(future, 10) + ", session = 4711, node = 'nobody'")
+	w.receive(l.Done(), "the holder is told")
+	w.release(l)
+	if got := next.lease(); got.Token() <= future {
+		t.Errorf("token %d after %d", got.Token(), future)
+	}
+}
+
+// A lease whose row was deleted together with its session is waited for by who
+// remembers it, though the table says nothing of it.
+func TestWaiterRemembersTheLeaseWhoseRowIsGone(t *testing.T) {
+	w := newWorld(t, sharedServer(t), 2*time.Second)
+	proxy := w.newProxy()
+	l := w.acquire(w.open(w.behind(proxy), "holder"), "id")
+	next := w.queue(w.open(w.server.URL(), "next"), "id")
+	proxy.Close() // nobody will put the row back
+	w.adminExec(`select pg_terminate_backend(work_pid), pg_terminate_backend(ring_pid) from $schema.nodes where name like 'holder#%'`)
+	w.adminExec(`delete from $schema.leases`)
+	third := w.queue(w.open(w.server.URL(), "third"), "id") // has the row made anew
+	after := next.lease()
+	if early := time.Until(l.Expires()); early > 0 {
+		t.Errorf("given out %v before the lease has run out whose row is gone", early)
+	}
+	if after.Token() <= l.Token() {
+		t.Errorf("token %d after %d", after.Token(), l.Token())
+	}
+	third.stillWaits()
+}
+
+// A statement that is blocked for ever would keep VACUUM from its work.
+func TestWaitingInTheRingBeginsAnew(t *testing.T) {
+	w := newWorld(t, sharedServer(t), time.Second)
+	w.acquire(w.open(w.server.URL(), "a"), "a")
+	w.acquire(w.open(w.server.URL(), "b"), "b")
+	w.eventually("the ring is closed", func() bool { return w.ringIsClosed(2) })
+	began := func() int {
+		return w.admin("select (extract(epoch from min(query_start)) * 1000000)::bigint from pg_stat_activity a join $schema.nodes n on a.pid = n.ring_pid")
+	}
+	first := began()
+	w.eventually("both begin anew", func() bool { return began() > first })
+	if log := w.server.LogTail(20000); strings.Contains(log, "canceling statement due to lock timeout") {
+		t.Error("it writes errors into the log of the server")
+	}
+}

@@ -1,0 +1,68 @@
+package postgres_test
+
+import (
+	"strconv"
+	"testing"
+	"time"
+)
+
+// A renewal that the standby has not seen is none: after a fail-over it would not
+// have happened. So a primary that is cut off from its standby renews nothing,
+// whatever the user's settings, and whoever makes it stop waiting.
+func TestRenewalNeedsTheSynchronousStandby(t *testing.T) {
+	w := newWorld(t, startServer(t), time.Second)
+	w.adminExec("alter role app set synchronous_commit = off")
+	l := w.acquire(w.open(w.server.URL(), "holder"), "id")
+	w.adminExec("alter system set synchronous_standby_names = 'nobody'")
+	w.adminExec("select pg_reload_conf()")
+	defer w.adminExec("alter system reset synchronous_standby_names")
+	lost := false
+	for !lost {
+		// What an impatient administrator does to statements that hang.
+		w.adminExec("select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'")
+		select {
+		case <-l.Done():
+			lost = true
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	w.logs("the lease was not renewed in time")
+}
+
+// The server must not end the session of a node that is silent before that node
+// knows that its leases have run out.
+func TestKeepalivesOutliveTheLease(t *testing.T) {
+	w := newWorld(t, sharedServer(t), 12*time.Second)
+	w.adminExec("alter role app set tcp_keepalives_idle = 1")
+	w.adminExec("alter role app set tcp_keepalives_count = 1")
+	w.adminExec("alter role app set tcp_user_timeout = 1000")
+	w.adminExec("alter role app set idle_session_timeout = 1000")
+	w.adminExec("alter role app set statement_timeout = 1000")
+	defer w.adminExec("alter role app reset all")
+	c := w.open(w.server.URL(), "node")
+	w.acquire(c, "id")
+	ask := func(setting string) int {
+		t.Helper()
+		answer, err := c.Ask(t.Context(), "select setting from pg_settings where name = '"+setting+"'")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.Atoi(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	ttl := int(w.ttl / time.Second)
+	if idle, interval, count := ask("tcp_keepalives_idle"), ask("tcp_keepalives_interval"), ask("tcp_keepalives_count"); idle+interval*count <= ttl {
+		t.Errorf("keepalives end the session after %d s + %d * %d s; the TTL is %d s", idle, count, interval, ttl)
+	}
+	if timeout := ask("tcp_user_timeout"); timeout <= 1000*ttl {
+		t.Errorf("tcp_user_timeout is %d ms; the TTL is %d s", timeout, ttl)
+	}
+	for _, setting := range []string{"idle_session_timeout", "statement_timeout", "idle_in_transaction_session_timeout"} {
+		if n := ask(setting); n != 0 {
+			t.Errorf("%s is %d; the session would end by it", setting, n)
+		}
+	}
+}
