@@ -39,6 +39,7 @@ func startPostgres(t *testing.T) *testServer {
 			return schemas
 		},
 		knowing: true,
+		hears:   true,
 	}
 }
 
