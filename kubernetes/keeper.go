@@ -52,7 +52,10 @@ func (k *keeper) run(ctx context.Context) {
 			continue
 		}
 		failures++
-		pause = backOff(failures, k.terms.Every/3, err)
+		if !sleep(ctx, backOff(failures, k.terms.Every/3, err)) {
+			return
+		}
+		pause = 0
 	}
 }
 
