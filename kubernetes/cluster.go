@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -278,7 +279,7 @@ func (c *Cluster) Close() error {
 	c.mu.Lock()
 	first := !c.closed
 	c.closed = true
-	keepers := c.keepers
+	keepers := maps.Clone(c.keepers) // release takes them out
 	c.mu.Unlock()
 	if !first {
 		<-c.done
