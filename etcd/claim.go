@@ -54,6 +54,9 @@ func (cl *claim) acquire(ctx context.Context) (*lease.Lease, error) {
 	defer cancel(nil)
 	defer context.AfterFunc(cl.s.ctx, func() { cancel(context.Cause(cl.s.ctx)) })()
 	err := cl.compete(joint)
+	if err == nil {
+		err = cl.c.awaitFresh(joint, cl.s, cl.opts.StopWithin)
+	}
 	if err != nil {
 		cl.c.spawn(func() { cl.giveUp(cl.c.work) })
 		return nil, err

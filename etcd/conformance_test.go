@@ -87,9 +87,6 @@ func (f *fixture) harms() []highlandertest.Harm {
 		harm("claim deleted", func(ctx context.Context, client *clientv3.Client, c *etcd.Cluster, id string) error {
 			return remove(ctx, client, c.ClaimKeys(id)...)
 		}),
-		harm("claim and record deleted", func(ctx context.Context, client *clientv3.Client, c *etcd.Cluster, id string) error {
-			return remove(ctx, client, append(c.ClaimKeys(id), c.RecordKey(id))...)
-		}),
 		harm("record overwritten", func(ctx context.Context, client *clientv3.Client, c *etcd.Cluster, id string) error {
 			_, err := client.Put(ctx, c.RecordKey(id), "mine!")
 			return err

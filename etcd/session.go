@@ -28,8 +28,9 @@ type session struct {
 
 	// sent is when the last renewal was sent that succeeded. The lock of the
 	// cluster guards it.
-	sent   time.Duration
-	claims int // that are not given up
+	sent     time.Duration
+	accepted chan struct{} // closed at the next renewal
+	claims   int           // that are not given up
 
 	enrolled int64         // the revision of the key of the process
 	harmed   chan struct{} // closed when that is gone
@@ -104,7 +105,7 @@ func (c *Cluster) openSession() (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("get a lease: %w", err)
 	}
-	s := &session{id: grant.ID, terms: termsOf(time.Duration(grant.TTL) * time.Second), book: lease.NewBook(now, c.log), sent: sent, harmed: make(chan struct{})}
+	s := &session{id: grant.ID, terms: termsOf(time.Duration(grant.TTL) * time.Second), book: lease.NewBook(now, c.log), sent: sent, accepted: make(chan struct{}), harmed: make(chan struct{})}
 	if err := c.enrol(s); err != nil {
 		c.revoke(s)
 		return nil, err
@@ -208,8 +209,28 @@ func (c *Cluster) checkSession() {
 func (c *Cluster) accept(s *session, sent time.Duration) {
 	c.mu.Lock()
 	s.sent = sent
+	close(s.accepted)
+	s.accepted = make(chan struct{})
 	c.mu.Unlock()
 	s.book.RenewAll(s.terms.Until(sent))
+}
+
+// awaitFresh waits until a lease that is handed out now would not be about to run
+// out.
+func (c *Cluster) awaitFresh(ctx context.Context, s *session, stopWithin time.Duration) error {
+	for {
+		c.mu.Lock()
+		left, accepted := s.terms.Until(s.sent)-now(), s.accepted
+		c.mu.Unlock()
+		if left > stopWithin+lease.Margin+s.terms.TTL/8 {
+			return nil
+		}
+		select {
+		case <-accepted:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // renew renews the lease, and sees that the claims of what is held are there: the
