@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,10 +26,11 @@ import (
 // concurrently. Nothing is asked of the server before the first call, and
 // watched only from the first Acquire on.
 type Cluster struct {
-	node  string
-	ttl   time.Duration
-	terms lease.Terms
-	log   *slog.Logger
+	node      string
+	namespace string
+	ttl       time.Duration
+	terms     lease.Terms
+	log       *slog.Logger
 
 	requests *requests
 	store    *store
@@ -113,11 +115,12 @@ func newCluster(clientset kubernetes.Interface, namespace string, cfg config, ha
 		return nil, fmt.Errorf("kubernetes: namespace %q: %s", namespace, wrong[0])
 	}
 	c := &Cluster{
-		node:    nodename.Join(cfg.name, nodename.NewIncarnation()),
-		ttl:     cfg.ttl,
-		terms:   cfg.terms(),
-		keepers: map[*keeper]struct{}{},
-		done:    make(chan struct{}),
+		namespace: namespace,
+		node:      nodename.Join(cfg.name, nodename.NewIncarnation()),
+		ttl:       cfg.ttl,
+		terms:     cfg.terms(),
+		keepers:   map[*keeper]struct{}{},
+		done:      make(chan struct{}),
 	}
 	c.log = cfg.log.With("node", c.node)
 	c.closing, c.close = context.WithCancelCause(context.Background())
@@ -259,8 +262,15 @@ func (c *Cluster) abandon(a *attempt) {
 // lastWords is how many time-outs long what is left to say is tried to be said.
 const lastWords = 2
 
-// release stops the keeper and writes that the child has stopped.
+// release stops the keeper and writes that the child has stopped. If Release and
+// Close meet, the second one waits for the first.
 func (c *Cluster) release(ctx context.Context, k *keeper) error {
+	k.releasing.Lock()
+	defer k.releasing.Unlock()
+	if k.released {
+		return nil
+	}
+	k.released = true
 	k.halt()
 	err := k.release(ctx)
 	c.mu.Lock()
@@ -279,7 +289,7 @@ func (c *Cluster) Close() error {
 	c.mu.Lock()
 	first := !c.closed
 	c.closed = true
-	keepers := maps.Clone(c.keepers) // release takes them out
+	keepers := slices.Collect(maps.Keys(c.keepers)) // release takes them out
 	c.mu.Unlock()
 	if !first {
 		<-c.done
@@ -300,13 +310,13 @@ func (c *Cluster) Close() error {
 }
 
 // releaseAll releases what was not released yet.
-func (c *Cluster) releaseAll(keepers map[*keeper]struct{}) error {
+func (c *Cluster) releaseAll(keepers []*keeper) error {
 	ctx, cancel := context.WithTimeout(c.session, lastWords*c.requests.timeout)
 	defer cancel()
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error
-	for k := range keepers {
+	for _, k := range keepers {
 		all.Go(func() {
 			if err := c.release(ctx, k); err != nil {
 				mu.Lock()

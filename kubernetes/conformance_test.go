@@ -49,9 +49,6 @@ func newFixture(t *testing.T) highlandertest.Fixture {
 				{Name: "the object names another holder", Do: func(_ *testing.T, _ highlander.Cluster, id string) {
 					w.edit(id, func(o *coordination.Lease) { o.Spec.HolderIdentity = new("somebody") })
 				}},
-				{Name: "the object names no holder", Do: func(_ *testing.T, _ highlander.Cluster, id string) {
-					w.edit(id, func(o *coordination.Lease) { o.Spec.HolderIdentity = nil })
-				}},
 				{Name: "the object is emptied", Do: func(_ *testing.T, _ highlander.Cluster, id string) {
 					w.edit(id, func(o *coordination.Lease) {
 						o.Annotations, o.Labels, o.Spec = nil, nil, coordination.LeaseSpec{}

@@ -24,3 +24,5 @@ var (
 
 // Watches reports whether the node knows what happens without asking.
 func (c *Cluster) Watches() bool { return c.watcher.live.Load() }
+
+func (c *Cluster) Namespace() string { return c.namespace }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"highlander"
@@ -27,6 +28,9 @@ type keeper struct {
 
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when run has returned
+
+	releasing sync.Mutex
+	released  bool
 }
 
 // writeTries is how often a request is made at once while others change the

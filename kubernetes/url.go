@@ -30,7 +30,7 @@ var urlParams = []struct {
 		return nil
 	}},
 	{"ttl", func(_ *location, c *config, value string) (err error) {
-		if c.ttl, err = time.ParseDuration(value); err != nil {
+		if c.ttl, err = time.ParseDuration(value); err != nil || c.ttl == 0 {
 			return fmt.Errorf("ttl=%s: whole seconds from %v to %v, such as 15s, are allowed", value, minTTL, maxTTL)
 		}
 		return nil
