@@ -15,6 +15,7 @@ import (
 
 	"highlander"
 	"highlander/internal/claims"
+	leases "highlander/internal/lease"
 	"highlander/internal/nodename"
 )
 
@@ -283,14 +284,14 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	w := &lease{agent: c.agent, id: id, meta: opts.Meta, stopWithin: opts.StopWithin, granted: make(chan struct{}), done: make(chan struct{})}
+	w := &lease{agent: c.agent, id: id, meta: opts.Meta, stopWithin: opts.StopWithin, granted: make(chan struct{}), ending: leases.NewEnding()}
 	if !c.agent.do(func(now claims.Instant) { c.agent.claim(now, w) }) {
 		return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
 	}
 	select {
 	case <-w.granted:
 		return w, nil
-	case <-w.done:
+	case <-w.ending.Done():
 		select {
 		case <-w.granted: // and ended since
 			return w, nil

@@ -17,6 +17,7 @@ import (
 
 	"highlander/internal/boottime"
 	"highlander/internal/claims"
+	leases "highlander/internal/lease"
 )
 
 func TestDroppedIsLoggedAtMostOnceASecond(t *testing.T) {
@@ -150,7 +151,7 @@ func TestLeaseThatRunsOutAsItIsGrantedIsNotHandedOut(t *testing.T) {
 	defer c.Close()
 	jump.Add(int64(2 * time.Second)) // it votes
 	a := c.agent
-	l := &lease{agent: a, id: "id", granted: make(chan struct{}), done: make(chan struct{})}
+	l := &lease{agent: a, id: "id", granted: make(chan struct{}), ending: leases.NewEnding()}
 	var first claims.Claim
 	a.mu.Lock()
 	a.posted = append(a.posted, func(now claims.Instant) {

@@ -60,11 +60,11 @@ type Grant struct {
 // Grant writes a lease into the book. If it is about to run out already, or the
 // book is closed, it comes with Done closed.
 func (b *Book) Grant(g Grant) *Lease {
-	l := &Lease{book: b, grant: g, until: g.Until, done: make(chan struct{})}
+	l := &Lease{book: b, grant: g, until: g.Until, ending: NewEnding()}
 	var over []*Lease
 	b.mu.Lock()
 	if b.closed {
-		l.finish(highlander.ErrClosed)
+		l.ending.Finish(highlander.ErrClosed)
 		over = append(over, l)
 	} else {
 		b.leases[l] = struct{}{}
@@ -83,7 +83,7 @@ func (b *Book) RenewAll(until time.Duration) {
 
 // LoseAll is Lose for every lease of the book.
 func (b *Book) LoseAll(err error) {
-	b.all(func(l *Lease, now time.Duration) { l.finish(err) })
+	b.all(func(l *Lease, now time.Duration) { l.ending.Finish(err) })
 }
 
 func (b *Book) all(f func(*Lease, time.Duration)) {
@@ -103,7 +103,7 @@ func (b *Book) Close() {
 	b.closed = true
 	var over []*Lease
 	for l := range maps.Clone(b.leases) {
-		l.finish(highlander.ErrClosed)
+		l.ending.Finish(highlander.ErrClosed)
 		over = b.strike(l, over)
 	}
 	b.mu.Unlock()
@@ -189,7 +189,7 @@ func (b *Book) bringUpToDate(l *Lease, now time.Duration, over []*Lease) []*Leas
 	if l.held() {
 		b.log.Warn("the lease was not renewed in time; stopping",
 			"id", l.grant.ID, "token", l.grant.Token, "left", (l.until - now).Round(10*time.Millisecond))
-		l.finish(highlander.ErrLeaseLost)
+		l.ending.Finish(highlander.ErrLeaseLost)
 	}
 	if now < l.until {
 		return over

@@ -2,7 +2,6 @@ package lease
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"highlander"
@@ -12,22 +11,16 @@ import (
 // released, lost or about to run out, which closes Done, and over when Release
 // has returned or it has run out.
 type Lease struct {
-	book  *Book
-	grant Grant
-	done  chan struct{}
+	book   *Book
+	grant  Grant
+	ending *Ending // changed with the lock of the book only
 
 	// The lock of the book guards these.
 	until   time.Duration // stands still once Done is closed
-	err     error         // why Done is closed; nil before
-	after   []*after      // to be run then
 	release *release      // nil before Release
 }
 
 var _ highlander.Lease = (*Lease)(nil)
-
-// after is a function that AfterFunc was given. There is one per lease, as a
-// rule; a context would take several times the memory.
-type after struct{ run func() }
 
 // release is the one call of Grant.Release.
 type release struct {
@@ -42,14 +35,10 @@ func (l *Lease) ID() string { return l.grant.ID }
 func (l *Lease) Token() uint64 { return l.grant.Token }
 
 // Done implements highlander.Lease.
-func (l *Lease) Done() <-chan struct{} { return l.done }
+func (l *Lease) Done() <-chan struct{} { return l.ending.Done() }
 
 // Err implements highlander.Lease.
-func (l *Lease) Err() error {
-	l.book.mu.Lock()
-	defer l.book.mu.Unlock()
-	return l.err
-}
+func (l *Lease) Err() error { return l.ending.Err() }
 
 // Expires implements highlander.Lease. It asks the clock by which the lease runs
 // out at each call, so that it is right even after the machine was suspended.
@@ -66,31 +55,8 @@ func (l *Lease) Until() time.Duration {
 	return l.until
 }
 
-// AfterFunc is what context.AfterFunc is, for the end of the lease. It spares a
-// Singleton the goroutine that would wait for Done.
-func (l *Lease) AfterFunc(f func()) (stop func() bool) {
-	a := &after{run: f}
-	l.book.mu.Lock()
-	defer l.book.mu.Unlock()
-	if !l.held() {
-		go a.run()
-		return func() bool { return false }
-	}
-	l.after = append(l.after, a)
-	return func() bool { return l.forget(a) }
-}
-
-// forget takes a back, and returns whether it had not been run.
-func (l *Lease) forget(a *after) bool {
-	l.book.mu.Lock()
-	defer l.book.mu.Unlock()
-	i := slices.Index(l.after, a)
-	if i < 0 {
-		return false
-	}
-	l.after = slices.Delete(l.after, i, i+1)
-	return true
-}
+// AfterFunc is what context.AfterFunc is, for the end of the lease.
+func (l *Lease) AfterFunc(f func()) (stop func() bool) { return l.ending.AfterFunc(f) }
 
 // Renew says that a renewal has succeeded: the lease runs out at until. It does
 // not make the end earlier, and does not revive a lease whose Done is closed or
@@ -108,7 +74,7 @@ func (l *Lease) Renew(until time.Duration) {
 func (l *Lease) Lose(err error) {
 	l.book.mu.Lock()
 	defer l.book.mu.Unlock()
-	l.finish(err)
+	l.ending.Finish(err)
 }
 
 // Release implements highlander.Lease. The first call carries it out, with its
@@ -141,7 +107,7 @@ func (l *Lease) startRelease() (r *release, first bool) {
 		close(l.release.returned)
 		return l.release, false
 	}
-	l.finish(highlander.ErrClosed)
+	l.ending.Finish(highlander.ErrClosed)
 	return l.release, true
 }
 
@@ -155,7 +121,7 @@ func (l *Lease) endRelease(r *release) {
 
 // The caller of the following has the lock of the book.
 
-func (l *Lease) held() bool { return l.err == nil }
+func (l *Lease) held() bool { return l.ending.Err() == nil }
 
 // due is when something happens to the lease: the holder is told, or it is over.
 func (l *Lease) due() time.Duration {
@@ -169,17 +135,4 @@ func (l *Lease) renew(until, now time.Duration) {
 	if l.held() && now < l.due() { // else the goroutine is late, and about to tell
 		l.until = max(l.until, until)
 	}
-}
-
-// finish closes Done, unless it is closed.
-func (l *Lease) finish(err error) {
-	if !l.held() {
-		return
-	}
-	l.err = err
-	close(l.done)
-	for _, a := range l.after {
-		go a.run()
-	}
-	l.after = nil
 }
