@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -50,12 +51,23 @@ func (r *requests) do(ctx context.Context, f func(context.Context) error) error 
 func silent(ctx context.Context) context.Context { return klog.NewContext(ctx, klog.Logger{}) }
 
 // isAnswer reports whether the server has said that.
-func isAnswer(err error) bool { return apierrors.ReasonForError(err) != meta.StatusReasonUnknown }
+func isAnswer(err error) bool {
+	return apierrors.ReasonForError(err) != meta.StatusReasonUnknown || isNowhere(err)
+}
+
+// nowhereError is the answer that an object could not be made because there is no
+// such namespace. To client-go that is the same as an object that is not there,
+// which is no failure.
+type nowhereError struct{ answer string }
+
+func (e nowhereError) Error() string { return e.answer }
+
+func isNowhere(err error) bool { return errors.As(err, new(nowhereError)) }
 
 // isRefused reports whether the server has said that it did not do what it was
 // asked for. After any other error it may have.
 func isRefused(err error) bool {
-	return isOutdated(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsInvalid(err) || apierrors.IsTooManyRequests(err)
+	return isOutdated(err) || isNowhere(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsInvalid(err) || apierrors.IsTooManyRequests(err)
 }
 
 // isOutdated reports whether a request was refused because the object is not what
@@ -74,8 +86,9 @@ type written struct {
 // at the server, where its time-out would go by.
 type lane chan struct{}
 
-// write makes a request that changes an object.
-func (r *requests) write(ctx context.Context, l lane, f func(context.Context) (*object, error)) (*written, error) {
+// put writes an object if it still has the version of o; or makes it, if o has
+// none.
+func (r *requests) put(ctx context.Context, l lane, o *object) (*written, error) {
 	select {
 	case l <- struct{}{}:
 		defer func() { <-l }()
@@ -84,7 +97,7 @@ func (r *requests) write(ctx context.Context, l lane, f func(context.Context) (*
 	}
 	w := &written{sent: r.clock()}
 	err := r.do(ctx, func(ctx context.Context) (err error) {
-		w.object, err = f(ctx)
+		w.object, err = r.writeOnce(ctx, o)
 		return err
 	})
 	switch {
@@ -100,15 +113,15 @@ func (r *requests) write(ctx context.Context, l lane, f func(context.Context) (*
 	return nil, err
 }
 
-// put writes an object if it still has the version of o; or makes it, if o has
-// none.
-func (r *requests) put(ctx context.Context, l lane, o *object) (*written, error) {
-	return r.write(ctx, l, func(ctx context.Context) (*object, error) {
-		if o.ResourceVersion == "" {
-			return r.leases.Create(ctx, o, meta.CreateOptions{})
-		}
+func (r *requests) writeOnce(ctx context.Context, o *object) (*object, error) {
+	if o.ResourceVersion != "" {
 		return r.leases.Update(ctx, o, meta.UpdateOptions{})
-	})
+	}
+	made, err := r.leases.Create(ctx, o, meta.CreateOptions{})
+	if apierrors.IsNotFound(err) {
+		err = nowhereError{err.Error()}
+	}
+	return made, err
 }
 
 // get returns an object as it is now; nil if there is none.
