@@ -229,7 +229,7 @@ func (g *Guard) follow(ctx context.Context, r *run) (Exit, error) {
 		select {
 		case m, ok := <-r.link.events:
 			if !ok {
-				return r.exit, g.whyEnded()
+				return Exit{}, g.whyEnded() // whatever was reported before
 			}
 			if over, err := r.note(m); over {
 				if err == nil && r.exit.Signal == syscall.SIGKILL && g.isClosed() {
