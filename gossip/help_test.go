@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	fuzzing := flag.Lookup("test.fuzz").Value.String() != ""
 	if !fuzzing && flag.Lookup("test.parallel").Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
-		flag.Set("test.parallel", "8") // most of the time, these tests wait
+		flag.Set("test.parallel", sideBySide)
 	}
 	code := m.Run()
 	if code == 0 && !leavesNothing() {

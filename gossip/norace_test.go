@@ -3,8 +3,9 @@
 package gossip_test
 
 const (
-	manyNodes = 50
-	manyIDs   = 5000
+	manyNodes  = 50
+	manyIDs    = 5000
+	sideBySide = "6" // most of the time, these tests wait
 )
 
 const raceEnabled = false

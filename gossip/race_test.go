@@ -3,10 +3,11 @@
 package gossip_test
 
 // manyNodes share one process and two slow cores: with the race detector, fewer
-// of them are many, and of ids.
+// of them are many, of ids as well, and fewer tests run side by side.
 const (
-	manyNodes = 15
-	manyIDs   = 500
+	manyNodes  = 15
+	manyIDs    = 500
+	sideBySide = "4"
 )
 
 const raceEnabled = true

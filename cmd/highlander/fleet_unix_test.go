@@ -136,7 +136,7 @@ func TestBenchKillsHighlanderRunInQuorumMode(t *testing.T) {
 
 func TestBenchMeasuresQuorumMode(t *testing.T) {
 	t.Parallel()
-	bench := start(t, "bench", "--rounds", "1", "--only", "graceful,crash,cut,1000", "--json", "--cluster", "gossip://?quorum=2&ttl=1s")
+	bench := start(t, "bench", "--rounds", "1", "--only", "graceful,crash,cut,1000", "--json", "--cluster", "gossip://?quorum=2&ttl=2s")
 	bench.exits(0)
 	var rep report
 	must(t, json.Unmarshal([]byte(bench.stdout.all()), &rep))
@@ -150,7 +150,7 @@ func TestBenchMeasuresQuorumMode(t *testing.T) {
 	if got := strings.Join(names, " "); got != "graceful crash 1000 1000 cut" && got != "graceful crash cut 1000 1000" {
 		t.Errorf("there are results for %s", got)
 	}
-	if want := "embedded, on loopback, quorum 2 of 3, TTL 1s"; rep.Cluster != want {
+	if want := "embedded, on loopback, quorum 2 of 3, TTL 2s"; rep.Cluster != want {
 		t.Errorf("the cluster is %q, not %q", rep.Cluster, want)
 	}
 }
