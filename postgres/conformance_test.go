@@ -114,7 +114,6 @@ func (f *fixture) failing() *highlandertest.Server {
 		},
 		Deny: f.deny,
 		Harm: []highlandertest.Harm{
-			f.harm("its working session is terminated", `select pg_terminate_backend(work_pid) from $schema.nodes where name = $1`),
 			f.harm("both its sessions are terminated", `select pg_terminate_backend(work_pid), pg_terminate_backend(ring_pid) from $schema.nodes where name = $1`),
 			f.harm("its row is deleted", `delete from $schema.leases where id = $2`),
 			f.harm("its row is marked as released", `update $schema.leases set released = true where id = $2`),
@@ -122,7 +121,6 @@ func (f *fixture) failing() *highlandertest.Server {
 			f.harm("its row and its sessions are gone", `with row as (delete from $schema.leases where id = $2)
 				select pg_terminate_backend(work_pid), pg_terminate_backend(ring_pid) from $schema.nodes where name = $1`),
 			f.harm("the row of its node is deleted", `delete from $schema.nodes where name = $1`),
-			f.harm("the tables are empty", `truncate $schema.leases, $schema.nodes, $schema.waiters`),
 			f.harm("the tables are dropped", `drop schema $schema cascade`),
 		},
 	}

@@ -47,6 +47,7 @@ func (k *contest) isToldAndReleases() {
 }
 
 func TestTerminatedSessionIsNoProofOfDeath(t *testing.T) {
+	t.Parallel()
 	for name, sql := range map[string]string{
 		"the working one": `select pg_terminate_backend(work_pid) from $schema.nodes where name = $1`,
 		"both":            `select pg_terminate_backend(ring_pid), pg_terminate_backend(work_pid) from $schema.nodes where name = $1`,
@@ -62,6 +63,7 @@ func TestTerminatedSessionIsNoProofOfDeath(t *testing.T) {
 // The ring's connection alone is nothing that others depend on, but who ends it
 // means the node.
 func TestTerminatedRingTakesTheLeaseAway(t *testing.T) {
+	t.Parallel()
 	k := newContest(t, direct)
 	k.adminExec(`select pg_terminate_backend(ring_pid) from $schema.nodes where name = $1`, k.holder.Node())
 	k.isToldAndReleases()
@@ -70,6 +72,7 @@ func TestTerminatedRingTakesTheLeaseAway(t *testing.T) {
 // A proxy that ends, as a sidecar does that is restarted, looks to the server as a
 // dead process does. The holder goes on in another session.
 func TestBrokenProxyIsNoProofOfDeath(t *testing.T) {
+	t.Parallel()
 	var proxy *netproxy.Proxy
 	k := newContest(t, func(w *world) string {
 		proxy = w.newProxy()
@@ -84,6 +87,7 @@ func TestBrokenProxyIsNoProofOfDeath(t *testing.T) {
 }
 
 func TestHolderBehindAProxyThatIsGoneMayBeAlive(t *testing.T) {
+	t.Parallel()
 	var proxy *netproxy.Proxy
 	k := newContest(t, func(w *world) string {
 		proxy = w.newProxy()
@@ -97,6 +101,7 @@ func TestHolderBehindAProxyThatIsGoneMayBeAlive(t *testing.T) {
 
 // What ends a single connection of a living process is no proof either.
 func TestBrokenConnectionCostsNoLease(t *testing.T) {
+	t.Parallel()
 	k := newContest(t, direct)
 	k.holder.BreakWork()
 	k.logs("kept the leases through a break of the connection")
@@ -107,6 +112,7 @@ func TestBrokenConnectionCostsNoLease(t *testing.T) {
 }
 
 func TestCrashIsProofOfDeath(t *testing.T) {
+	t.Parallel()
 	k := newContest(t, direct)
 	k.holder.Crash()
 	k.next.lease()
@@ -115,6 +121,7 @@ func TestCrashIsProofOfDeath(t *testing.T) {
 
 // A crash of the server ends all sessions, and proves nothing.
 func TestCrashOfTheServerCostsNoLease(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, startServer(t), forever)
 	l := w.acquire(w.open(w.server.URL(), "holder"), "id")
 	next := w.queue(w.open(w.server.URL(), "next"), "id")

@@ -169,6 +169,7 @@ func (p *pooler) url() string {
 }
 
 func TestTransactionPoolerIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, last := range []bool{true, false} {
 		for _, sessions := range []int{3, 4, 9} {
 			w := newWorld(t, sharedServer(t), forever)
@@ -185,6 +186,7 @@ func TestTransactionPoolerIsRefused(t *testing.T) {
 
 // What only reads may use a pooler.
 func TestLookupWorksThroughATransactionPooler(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharedServer(t), forever)
 	l := w.acquire(w.open(w.server.URL(), "holder"), "id")
 	status := w.open(w.newPooler(3, false).url(), "status")

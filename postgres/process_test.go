@@ -67,6 +67,7 @@ func (p *process) kill() {
 }
 
 func TestKilledProcessIsSucceededLongBeforeItsLeaseRunsOut(t *testing.T) {
+	t.Parallel()
 	server := sharedServer(t)
 	for name, url := range map[string]string{"TCP": server.URL(), "unix socket": server.SocketURL()} {
 		t.Run(name, func(t *testing.T) {
@@ -89,6 +90,7 @@ func TestKilledProcessIsSucceededLongBeforeItsLeaseRunsOut(t *testing.T) {
 }
 
 func TestFrozenProcessIsSucceededWhenItsLeaseHasRunOut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharedServer(t), time.Second)
 	p := w.process(w.server.URL())
 	next := w.queue(w.open(w.server.URL(), "next"), "id")

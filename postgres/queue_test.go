@@ -12,6 +12,7 @@ import (
 )
 
 func TestIDsWithTheSameHashAreSeen(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharedServer(t), forever)
 	short := postgres.WithHash(func(name string) uint64 { return uint64(len(name)) })
 	c := w.open(w.server.URL(), "node", short)
@@ -32,6 +33,7 @@ func TestIDsWithTheSameHashAreSeen(t *testing.T) {
 // Whoever deletes the row of an id, when nobody holds or waits for it, takes the
 // last token with it. The clock knows better.
 func TestTokensGrowWhenTheTablesAreGone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharedServer(t), forever)
 	c := w.open(w.server.URL(), "node")
 	last := uint64(0)
@@ -48,6 +50,7 @@ func TestTokensGrowWhenTheTablesAreGone(t *testing.T) {
 
 // Nor does a clock that was put back matter, as long as somebody remembers.
 func TestTokensGrowThoughTheClockIsPutBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharedServer(t), 2*time.Second)
 	a, b := w.open(w.server.URL(), "a"), w.open(w.server.URL(), "b")
 	l := w.acquire(a, "id")
@@ -64,6 +67,7 @@ func TestTokensGrowThoughTheClockIsPutBack(t *testing.T) {
 // A lease whose row was deleted together with its session is waited for by who
 // remembers it, though the table says nothing of it.
 func TestWaiterRemembersTheLeaseWhoseRowIsGone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharedServer(t), 2*time.Second)
 	proxy := w.newProxy()
 	l := w.acquire(w.open(w.behind(proxy), "holder"), "id")
@@ -84,6 +88,7 @@ func TestWaiterRemembersTheLeaseWhoseRowIsGone(t *testing.T) {
 
 // A statement that is blocked for ever would keep VACUUM from its work.
 func TestWaitingInTheRingBeginsAnew(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharedServer(t), time.Second)
 	w.acquire(w.open(w.server.URL(), "a"), "a")
 	w.acquire(w.open(w.server.URL(), "b"), "b")

@@ -10,6 +10,7 @@ import (
 // have happened. So a primary that is cut off from its standby renews nothing,
 // whatever the user's settings, and whoever makes it stop waiting.
 func TestRenewalNeedsTheSynchronousStandby(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, startServer(t), time.Second)
 	w.adminExec("alter role app set synchronous_commit = off")
 	l := w.acquire(w.open(w.server.URL(), "holder"), "id")
@@ -32,13 +33,13 @@ func TestRenewalNeedsTheSynchronousStandby(t *testing.T) {
 // The server must not end the session of a node that is silent before that node
 // knows that its leases have run out.
 func TestKeepalivesOutliveTheLease(t *testing.T) {
-	w := newWorld(t, sharedServer(t), 12*time.Second)
+	t.Parallel()
+	w := newWorld(t, startServer(t), 12*time.Second)
 	w.adminExec("alter role app set tcp_keepalives_idle = 1")
 	w.adminExec("alter role app set tcp_keepalives_count = 1")
 	w.adminExec("alter role app set tcp_user_timeout = 1000")
 	w.adminExec("alter role app set idle_session_timeout = 1000")
 	w.adminExec("alter role app set statement_timeout = 1000")
-	defer w.adminExec("alter role app reset all")
 	c := w.open(w.server.URL(), "node")
 	w.acquire(c, "id")
 	ask := func(setting string) int {

@@ -16,6 +16,7 @@ import (
 )
 
 func TestTablesAreMadeByWhoeverIsFirst(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharedServer(t), forever)
 	var all errgroup.Group
 	for i := range 8 {
@@ -41,6 +42,7 @@ func (w *world) role(name string) string {
 }
 
 func TestRightsThatAreMissingAreWaitedFor(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, startServer(t), forever)
 	waiter := w.start(w.open(w.role("poor"), "node"), "id")
 	w.logs(`postgres.Schema(\"` + w.schema + `\")`)
@@ -66,6 +68,7 @@ func TestRightsThatAreMissingAreWaitedFor(t *testing.T) {
 }
 
 func TestStatusOfNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharedServer(t), forever)
 	c := w.open(w.server.URL(), "status")
 	if holders, err := c.Holders(t.Context()); err != nil || len(holders) != 0 {
@@ -78,6 +81,7 @@ func TestStatusOfNothing(t *testing.T) {
 
 // Two connections, however many ids there are; and none of the pool.
 func TestNodeHasTwoConnectionsOfItsOwn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, startServer(t), forever)
 	cfg, err := pgxpool.ParseConfig(strings.Replace(w.server.URL(), postgrestest.Password, "wrong", 1))
 	if err != nil {
