@@ -56,11 +56,11 @@ type Cluster struct {
 
 var _ highlander.Cluster = (*Cluster)(nil)
 
-// New returns a node that uses a client which the program has. Its rate limit is
-// the client's: each lease takes five requests per TTL, one third of a request
-// per second as a rule, and to start takes two more. So the 5 per second that
-// client-go allows by default (rest.Config.QPS) do for about ten ids. Nothing of the client is
-// closed. An error is a bad argument or option.
+// New returns a node that uses a client which the program has. The rate limit is
+// the client's: a lease takes five requests per TTL, which is a third of a request
+// per second as a rule, and its start two more. So the 5 per second that client-go
+// allows by default (rest.Config.QPS) do for about ten ids. Nothing of the client
+// is closed. An error is a bad argument or option.
 func New(clientset kubernetes.Interface, namespace string, opts ...Option) (*Cluster, error) {
 	cfg, err := newConfig(opts)
 	if err != nil {
