@@ -60,7 +60,7 @@ func TestSplitIsTheReverseOfJoin(t *testing.T) {
 }
 
 func TestIncarnationsDiffer(t *testing.T) {
-	if nodename.NewIncarnation() == nodename.NewIncarnation() {
+	if first := nodename.NewIncarnation(); first == nodename.NewIncarnation() {
 		t.Error("two starts have one incarnation")
 	}
 }
