@@ -48,7 +48,9 @@ type config struct {
 	conn   *pgx.ConnConfig
 	before beforeConnect
 	keep   func(net.Conn) (let func(), err error)
-	hash   func(string) uint64 // for tests: in place of hash64
+
+	outlived bool                // by something that matters: see WithoutProof
+	hash     func(string) uint64 // for tests: in place of hash64
 }
 
 // WithName sets the first part of the node's name; the host name by default.
@@ -67,6 +69,12 @@ func WithSchema(schema string) Option { return func(c *config) { c.schema = sche
 // WithLogger sets where outages and take-overs are logged; slog.Default() by
 // default.
 func WithLogger(log *slog.Logger) Option { return func(c *config) { c.log = log } }
+
+// WithoutProof says that something outlives this process for a moment, such as a
+// command that somebody else kills then, and cannot be given the connections
+// (WithKeeper). So their end is no proof that all is over: after a kill -9 others
+// wait for the leases to run out.
+func WithoutProof() Option { return func(c *config) { c.outlived = true } }
 
 // WithKeeper hands both connections to keep as soon as they are dialled: something
 // that outlives this process, such as the guard of highlander run, and has them

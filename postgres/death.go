@@ -90,7 +90,7 @@ func (n *node) doubtDeath(ctx context.Context, s *session, p *peer, at time.Dura
 	case s.server.version < countsEndsInTime:
 		return errors.New("the server is older than PostgreSQL 15"), nil
 	case !p.direct:
-		return errors.New("there is a proxy or a translation of addresses between it and the server"), nil
+		return errors.New("the end of its connections proves nothing: there is a proxy or a translation of addresses before the server, or something outlives its process"), nil
 	case !p.alive:
 		return errors.New("it was not seen alive before"), nil
 	}

@@ -18,9 +18,9 @@ type contest struct {
 	next   *waiter
 }
 
-func newContest(t *testing.T, holderURL func(*world) string) *contest {
+func newContest(t *testing.T, holderURL func(*world) string, opts ...postgres.Option) *contest {
 	w := newWorld(t, sharedServer(t), forever)
-	k := &contest{world: w, holder: w.open(holderURL(w), "holder")}
+	k := &contest{world: w, holder: w.open(holderURL(w), "holder", opts...)}
 	k.lease = w.acquire(k.holder, "id")
 	k.next = w.queue(w.open(w.server.URL(), "next"), "id")
 	w.acquire(w.open(w.server.URL(), "other"), "another id")
@@ -60,6 +60,20 @@ func TestTerminatedSessionIsNoProofOfDeath(t *testing.T) {
 	}
 }
 
+// Nobody waited when the session ended, so nobody remembers the lease but the table.
+func TestNewcomerWaitsForALeaseThatWasNotReleased(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sharedServer(t), forever)
+	holder := w.open(w.server.URL(), "holder")
+	l := w.acquire(holder, "id")
+	w.adminExec(`select pg_terminate_backend(ring_pid), pg_terminate_backend(work_pid) from $schema.nodes where name = $1`, holder.Node())
+	w.receive(l.Done(), "the holder is told")
+	next := w.queue(w.open(w.server.URL(), "newcomer"), "id")
+	next.stillWaits()
+	w.release(l)
+	next.lease()
+}
+
 // The ring's connection alone is nothing that others depend on, but who ends it
 // means the node.
 func TestTerminatedRingTakesTheLeaseAway(t *testing.T) {
@@ -94,7 +108,7 @@ func TestHolderBehindAProxyThatIsGoneMayBeAlive(t *testing.T) {
 		return w.behind(proxy)
 	})
 	proxy.Close()
-	k.logs("there is a proxy or a translation of addresses between it and the server")
+	k.logs("the end of its connections proves nothing")
 	k.next.stillWaits()
 	k.isHeld(k.lease)
 }
@@ -117,6 +131,15 @@ func TestCrashIsProofOfDeath(t *testing.T) {
 	k.holder.Crash()
 	k.next.lease()
 	k.logs("the process of a node has died; taking over")
+}
+
+// A command may outlive highlander, for the moment that it takes to kill it.
+func TestEndOfAProcessThatIsOutlivedIsNoProof(t *testing.T) {
+	t.Parallel()
+	k := newContest(t, direct, postgres.WithoutProof())
+	k.holder.Crash()
+	k.logs("the end of its connections proves nothing")
+	k.next.stillWaits()
 }
 
 // A crash of the server ends all sessions, and proves nothing.

@@ -231,7 +231,7 @@ func (s *session) listen(ctx context.Context) error {
 
 // join takes the locks of the session and makes it known to the others.
 func (s *session) join(ctx context.Context) error {
-	direct := isDirect(ctx, s.work) && isDirect(ctx, s.ring)
+	direct := !s.c.outlived && isDirect(ctx, s.work) && isDirect(ctx, s.ring)
 	tx, err := s.work.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)

@@ -36,8 +36,11 @@ func (e postgresEngine) dial(log *slog.Logger, opts ...postgres.Option) (*postgr
 // open has the guard keep the connections: at their end others may start.
 func (e postgresEngine) open(_ context.Context, by *guard.Guard, log *slog.Logger) (highlander.Cluster, error) {
 	var opts []postgres.Option
-	if by != nil && guard.Holds {
+	switch {
+	case by != nil && guard.Holds:
 		opts = append(opts, postgres.WithKeeper(by.Hold))
+	case by != nil: // the command may outlive the connections by a moment
+		opts = append(opts, postgres.WithoutProof())
 	}
 	c, err := e.dial(log, opts...)
 	if err != nil {
