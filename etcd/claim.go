@@ -78,6 +78,8 @@ func (cl *claim) compete(ctx context.Context) error {
 		switch {
 		case look.gone:
 			return errClaimGone
+		case look.won:
+			return nil
 		case look.take:
 			if won, err := cl.take(ctx, look.revision); won || err != nil {
 				return err
@@ -92,6 +94,7 @@ func (cl *claim) compete(ctx context.Context) error {
 // outlook is what a claim that waits can see.
 type outlook struct {
 	gone     bool // its key was there and is not any more
+	won      bool // the holder before has handed the id over to it
 	take     bool // it may take the id, if the record is still of ...
 	revision int64
 
@@ -111,6 +114,10 @@ func (c *Cluster) look(at claimRef, watched *vigil) outlook {
 	look := outlook{revision: e.revision, changed: e.changed}
 	if e.created(at) == 0 {
 		look.gone = c.view.revision >= cl.created
+		return look
+	}
+	if e.record.of(at) && e.record.revision == e.revision {
+		cl.won, cl.record, look.won = e.revision, e.record, true
 		return look
 	}
 	if !e.isNext(at) {
@@ -154,7 +161,7 @@ func (o outlook) wait(ctx context.Context, watched *vigil) error {
 // it wins in the same transaction. It may be made twice: an answer may be lost.
 func (cl *claim) enter(ctx context.Context) (won bool, err error) {
 	key, held := cl.keys()
-	put := clientv3.OpPut(key, "")
+	put := clientv3.OpPut(key, cl.newRecord().value())
 	absent := clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
 	if free, revision := cl.free(); free {
 		r := cl.newRecord()
@@ -224,18 +231,14 @@ func (cl *claim) free() (bool, int64) {
 	return e.isFree(now()), e.revision
 }
 
-// newRecord returns the record of this claim as the holder. Its token is the
-// revision in which it is written, unless a higher one was seen: then etcd was
-// restored from a backup.
+// newRecord returns the record of this claim as the holder.
 func (cl *claim) newRecord() record {
 	c := cl.c
 	r := newRecord(cl.ref, cl.s.terms.TTL)
 	r.Node, r.Meta, r.Since = c.name, cl.opts.Meta, time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.view.id(cl.ref.id); e.floor >= uint64(c.view.revision) && e.floor > 0 {
-		r.Token = e.floor + 1
-	}
+	r.Token = c.nextToken(c.view.id(cl.ref.id))
 	return r
 }
 
@@ -358,12 +361,16 @@ func (cl *claim) leave(ctx context.Context) bool {
 	cl.c.mu.Lock()
 	mark, revision := cl.record, cl.won
 	cl.c.mu.Unlock()
+	handOver := mark.State != ""
 	for wait := (backoff{}); ; {
 		t := transaction{id: cl.ref.id, then: []clientv3.Op{remove, read}}
 		if mark.State != "" {
 			t.ifs = []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(held), "=", revision)}
 			t.then = []clientv3.Op{remove, clientv3.OpPut(held, mark.released().value())}
 			t.orElse = []clientv3.Op{remove, read}
+		}
+		if handOver {
+			handOver = cl.bequeath(&t)
 		}
 		a, err := cl.c.txn(ctx, t)
 		switch {
@@ -374,6 +381,9 @@ func (cl *claim) leave(ctx context.Context) bool {
 			continue
 		case mark.State != "" && a.succeeded:
 			return true
+		case handOver: // perhaps the heir is gone
+			handOver = false
+			continue
 		}
 		kv := a.key(held)
 		if kv == nil { // never written, or deleted by hand
@@ -392,6 +402,36 @@ func (cl *claim) leave(ctx context.Context) bool {
 		}
 		revision = kv.ModRevision
 	}
+}
+
+// bequeath makes the transaction that releases the id give it to the next claim
+// at once: that spares the next one a transaction. It returns false if there is
+// none.
+func (cl *claim) bequeath(t *transaction) bool {
+	c := cl.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.view.id(cl.ref.id)
+	next, r, ok := e.heir()
+	if !ok || !e.record.of(cl.ref) || e.created(cl.ref) == 0 {
+		return false
+	}
+	r.Since, r.Token = time.Now(), c.nextToken(e)
+	t.ifs = append(t.ifs,
+		clientv3.Compare(clientv3.CreateRevision(c.keys.claim(next)), "=", e.created(next)),
+		clientv3.Compare(clientv3.LeaseValue(c.keys.node(next.lease)), "=", next.lease))
+	t.then = []clientv3.Op{t.then[0], clientv3.OpPut(c.keys.held(cl.ref.id), r.value())}
+	return true
+}
+
+// nextToken returns the token of a record that is written now; zero: its revision,
+// unless a higher token was seen: then etcd was restored from a backup. The caller
+// has the lock.
+func (c *Cluster) nextToken(e *entry) uint64 {
+	if e.floor > 0 && e.floor >= uint64(c.view.revision) {
+		return e.floor + 1
+	}
+	return 0
 }
 
 // examine looks at what has happened to the ids of this process's claims. The

@@ -139,6 +139,22 @@ func (r record) holder() highlander.Holder {
 // of says whether the record says that at holds the id.
 func (r record) of(at claimRef) bool { return r.State == stateHeld && r.at == at }
 
+// parseBid reads what is under the key of a claim: the record that it writes, or
+// another for it, when it wins.
+func parseBid(at claimRef, value []byte) (record, error) {
+	var r record
+	if err := json.Unmarshal(value, &r); err != nil {
+		return r, err
+	}
+	ttl, err := time.ParseDuration(r.TTL)
+	if err != nil {
+		return r, fmt.Errorf("ttl: %w", err)
+	}
+	bid := newRecord(at, ttl)
+	bid.Node, bid.Meta = r.Node, r.Meta
+	return bid, nil
+}
+
 func parseRecord(id string, kv *mvccpb.KeyValue) (record, error) {
 	var r record
 	if err := json.Unmarshal(kv.Value, &r); err != nil {

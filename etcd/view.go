@@ -22,7 +22,7 @@ type view struct {
 // entry is what was seen of an id.
 type entry struct {
 	nodes  map[clientv3.LeaseID]bool // of the view
-	claims map[claimRef]int64        // by create revision; those count whose node is there
+	claims map[claimRef]seenClaim    // those count whose node is there
 
 	record   record // the last one that could be read
 	known    bool   // there was one
@@ -40,6 +40,12 @@ type entry struct {
 	changed chan struct{} // closed at the next change
 }
 
+// seenClaim is a claim as it was seen.
+type seenClaim struct {
+	created int64 // revision
+	value   []byte
+}
+
 func newView(k keys, ttl time.Duration) *view {
 	return &view{keys: k, ttl: ttl, ids: map[string]*entry{}, nodes: map[clientv3.LeaseID]bool{}}
 }
@@ -48,7 +54,7 @@ func newView(k keys, ttl time.Duration) *view {
 func (v *view) id(id string) *entry {
 	e := v.ids[id]
 	if e == nil {
-		e = &entry{nodes: v.nodes, claims: map[claimRef]int64{}, changed: make(chan struct{})}
+		e = &entry{nodes: v.nodes, claims: map[claimRef]seenClaim{}, changed: make(chan struct{})}
 		v.ids[id] = e
 	}
 	return e
@@ -133,8 +139,8 @@ func (v *view) putClaim(kv *mvccpb.KeyValue, changed map[string]bool) {
 	if !ok {
 		return
 	}
-	if e := v.id(at.id); e.claims[at] != kv.CreateRevision {
-		e.claims[at] = kv.CreateRevision
+	if e := v.id(at.id); e.claims[at].created != kv.CreateRevision {
+		e.claims[at] = seenClaim{kv.CreateRevision, kv.Value}
 		changed[at.id] = true
 	}
 }
@@ -217,7 +223,22 @@ func (e *entry) created(at claimRef) int64 {
 	if !e.nodes[at.lease] {
 		return 0
 	}
-	return e.claims[at]
+	return e.claims[at].created
+}
+
+// heir returns the oldest claim that waits, and the record it would write if it
+// won now; ok is false if there is none.
+func (e *entry) heir() (next claimRef, r record, ok bool) {
+	for at := range e.claims {
+		if e.created(at) != 0 && !e.record.of(at) && (!ok || e.created(at) < e.created(next)) {
+			next, ok = at, true
+		}
+	}
+	if !ok {
+		return next, r, false
+	}
+	r, err := parseBid(next, e.claims[next].value)
+	return next, r, err == nil
 }
 
 // holderIsThere says whether the claim of the holder is there.

@@ -192,3 +192,30 @@ func TestFreeID(t *testing.T) {
 		t.Error("an id whose holder is gone is free to one who has not waited")
 	}
 }
+
+// The holder hands the id over to the oldest claim that waits, and counts.
+func TestHeir(t *testing.T) {
+	w := newWorld(t)
+	a := w.comes(1)
+	w.holds(a, 7)
+	if _, _, ok := w.id("id").heir(); ok {
+		t.Error("there is an heir, but nobody waits")
+	}
+	for lease := range clientv3.LeaseID(3) {
+		at := w.claim(lease + 2)
+		w.put(w.keys.node(at.lease), "{}")
+		bid := newRecord(at, time.Duration(at.lease)*time.Second)
+		bid.Node, bid.Meta = "n", "m"
+		w.put(w.keys.claim(at), bid.value())
+	}
+	w.del(w.keys.node(2))
+	at, r, ok := w.id("id").heir()
+	if !ok || at != w.claim(3) || !r.of(at) || r.ttl != 3*time.Second || r.Node != "n" || r.Meta != "m" || r.Token != 0 {
+		t.Errorf("the heir is %v with %+v, %v", at, r, ok)
+	}
+	w.del(w.keys.node(4))
+	w.put(w.keys.claim(w.claim(3)), "by hand")
+	if _, _, ok := w.id("id").heir(); ok {
+		t.Error("a claim that cannot be read is an heir")
+	}
+}
