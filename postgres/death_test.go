@@ -60,18 +60,28 @@ func TestTerminatedSessionIsNoProofOfDeath(t *testing.T) {
 	}
 }
 
-// Nobody waited when the session ended, so nobody remembers the lease but the table.
+// Nobody waited when the session ended, so nobody remembers the lease but the table;
+// and the holder, which puts its row back if somebody has deleted that as well.
 func TestNewcomerWaitsForALeaseThatWasNotReleased(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, sharedServer(t), forever)
-	holder := w.open(w.server.URL(), "holder")
-	l := w.acquire(holder, "id")
-	w.adminExec(`select pg_terminate_backend(ring_pid), pg_terminate_backend(work_pid) from $schema.nodes where name = $1`, holder.Node())
-	w.receive(l.Done(), "the holder is told")
-	next := w.queue(w.open(w.server.URL(), "newcomer"), "id")
-	next.stillWaits()
-	w.release(l)
-	next.lease()
+	for name, sql := range map[string]string{
+		"the row is there": `select pg_terminate_backend(ring_pid), pg_terminate_backend(work_pid) from $schema.nodes where name = $1`,
+		"the row is gone": `with row as (delete from $schema.leases)
+			select pg_terminate_backend(ring_pid), pg_terminate_backend(work_pid) from $schema.nodes where name = $1`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, sharedServer(t), forever)
+			holder := w.open(w.server.URL(), "holder")
+			l := w.acquire(holder, "id")
+			w.adminExec(sql, holder.Node())
+			w.receive(l.Done(), "the holder is told")
+			w.logs("there is a session at the server again")
+			next := w.queue(w.open(w.server.URL(), "newcomer"), "id")
+			next.stillWaits()
+			w.release(l)
+			next.lease()
+		})
+	}
 }
 
 // The ring's connection alone is nothing that others depend on, but who ends it
