@@ -28,7 +28,7 @@ func conformance(t *testing.T, cfg gossip.Config) {
 	})
 }
 
-// With seven voters the suite takes a minute. So it runs once with the race
+// With seven voters the suite takes over a minute. So it runs once with the race
 // detector, and once encrypted without it: under the detector, which makes
 // encryption many times as slow, voters on two busy cores would miss their beats.
 // What encryption has of its own races for TestConformance/Encrypted.
@@ -45,7 +45,7 @@ func TestQuorumConformance(t *testing.T) {
 // first, one that it may open later, and three witnesses, so that there is a
 // quorum of four even when two of them have ended.
 func quorumConformance(t *testing.T, cfg gossip.Config) {
-	cfg.Quorum, cfg.TTL = 4, 1500*time.Millisecond
+	cfg.Quorum, cfg.TTL = 4, 2500*time.Millisecond // with the race detector, a thousand ids take their time
 	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture {
 		f := &quorumFixture{fixture: fixture{world: newWorld(t)}}
 		f.world.config = cfg
