@@ -35,6 +35,9 @@ var roles = map[string]func(){
 	roleHighlander: func() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) },
 }
 
+// atEnd is called when all tests have ended.
+var atEnd []func()
+
 func TestMain(m *testing.M) {
 	guard.Main()
 	lyingNodeMain()
@@ -47,7 +50,11 @@ func TestMain(m *testing.M) {
 	if given := flag.Lookup("test.parallel"); given.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
 		flag.Set("test.parallel", "4") // they wait for processes most of the time
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	for _, end := range atEnd {
+		end()
+	}
+	os.Exit(code)
 }
 
 // safetyNet is when a test gives up. Nothing is expected to take as long.

@@ -16,6 +16,7 @@ func startEtcd(t *testing.T) *testServer {
 	must(t, err)
 	return &testServer{
 		url:    s.URL() + "/jobs",
+		other:  func(t *testing.T) string { return s.URL() + "/" + label(t) },
 		stop:   func() error { s.Stop(); return nil },
 		start:  s.Restart,
 		freeze: s.Freeze,
@@ -25,7 +26,7 @@ func startEtcd(t *testing.T) *testServer {
 			client, err := s.Client()
 			must(t, err)
 			defer client.Close()
-			resp, err := client.Get(t.Context(), "/jobs/highlander-bench", clientv3.WithPrefix())
+			resp, err := client.Get(t.Context(), "/"+label(t)+"/highlander-bench", clientv3.WithPrefix())
 			must(t, err)
 			for _, kv := range resp.Kvs {
 				keys = append(keys, string(kv.Key))

@@ -20,7 +20,12 @@ func startKubernetes(t *testing.T) *testServer {
 	s, err := kubernetestest.Start()
 	must(t, err)
 	return &testServer{
-		url:    s.URL(),
+		url: s.URL(),
+		other: func(t *testing.T) string {
+			namespace, err := s.Namespace(t.Context())
+			must(t, err)
+			return kubernetestest.ClusterURL(namespace, s.Kubeconfig())
+		},
 		stop:   s.Stop,
 		start:  s.StartAgain,
 		freeze: s.Freeze,
@@ -29,7 +34,7 @@ func startKubernetes(t *testing.T) *testServer {
 		leftBy: func(t *testing.T, _ *process) (names []string) {
 			admin, err := kubernetes.NewForConfig(s.AdminConfig())
 			must(t, err)
-			leases, err := admin.CoordinationV1().Leases("default").List(t.Context(), meta.ListOptions{})
+			leases, err := admin.CoordinationV1().Leases(meta.NamespaceAll).List(t.Context(), meta.ListOptions{})
 			must(t, err)
 			for _, l := range leases.Items {
 				if strings.Contains(l.Name, "bench") {

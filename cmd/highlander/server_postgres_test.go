@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,7 @@ func startPostgres(t *testing.T) *testServer {
 	must(t, err)
 	return &testServer{
 		url:    s.URL(),
+		other:  func(t *testing.T) string { return s.URL() + "&schema=" + strings.ToLower(rand.Text()) },
 		stop:   s.Stop,
 		start:  s.StartAgain,
 		freeze: s.Freeze,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -14,7 +15,8 @@ import (
 
 // testServer is a real server with nothing in it.
 type testServer struct {
-	url     string // of a cluster on it
+	url     string                          // of a cluster on it
+	other   func(t *testing.T) (url string) // of another one
 	stop    func() error
 	start   func() error
 	freeze  func() error
@@ -43,6 +45,48 @@ func onEachServer(t *testing.T, test func(t *testing.T, s *testServer)) {
 	}
 }
 
+// shared are servers that several tests use at once, by kind, for as long as this
+// process lives. To start one takes long, or much.
+var shared struct {
+	sync.Mutex
+	servers map[string]*testServer
+}
+
+// onSharedServers runs a test on a cluster of its own of each kind, which leaves
+// the server alone.
+func onSharedServers(t *testing.T, test func(t *testing.T, s *testServer)) {
+	t.Parallel()
+	for name, start := range serverKinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := *sharedServer(t, name, start)
+			s.url = s.other(t)
+			test(t, &s)
+		})
+	}
+}
+
+func sharedServer(t *testing.T, name string, start func(t *testing.T) *testServer) *testServer {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.servers[name] == nil {
+		if shared.servers == nil {
+			shared.servers = map[string]*testServer{}
+		}
+		shared.servers[name] = start(t)
+	}
+	return shared.servers[name]
+}
+
+func init() {
+	atEnd = append(atEnd, func() {
+		for _, s := range shared.servers {
+			s.close()
+		}
+	})
+}
+
 // with returns the URL with more parameters.
 func (s *testServer) with(params string) string {
 	if strings.Contains(s.url, "?") {
@@ -64,7 +108,7 @@ func startWaiting(t *testing.T, s *testServer, lock string) *process {
 }
 
 func TestCommandRunsOnOneNodeOfAServer(t *testing.T) {
-	onEachServer(t, func(t *testing.T, s *testServer) {
+	onSharedServers(t, func(t *testing.T, s *testServer) {
 		lock := filepath.Join(t.TempDir(), "lock")
 		first := startLocked(t, s.with("ttl="+serverTTL.String()), lock)
 		first.stdout.next("runs on")
@@ -111,10 +155,19 @@ func TestCommandEndsWithALeaseThatTheServerDoesNotRenew(t *testing.T) {
 		url := s.with("ttl=" + serverTTL.String())
 		node := startLocked(t, url, lock)
 		node.stdout.next("runs on")
+		watch := start(t, "status", "--watch", "--cluster", s.url)
+		watch.stdout.next("hello")
 		must(t, s.freeze())
+		late := start(t, "status", "--cluster", s.url)
 		node.stderr.next("lease lost")
 		node.stderr.next("command ended", "signal=killed")
+		late.exits(1)
+		if got := late.stderr.all(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "the server has not answered within ") {
+			t.Errorf("it says %q", got)
+		}
+		watch.stderr.next("the server has not answered within", "trying on")
 		must(t, s.thaw())
+		watch.stderr.next("the server answers again")
 		node.stdout.next("runs on")
 
 		// One that starts while there is no server says so, and waits.
@@ -135,7 +188,7 @@ func TestCommandEndsWithALeaseThatTheServerDoesNotRenew(t *testing.T) {
 }
 
 func TestStatusAsksTheServer(t *testing.T) {
-	onEachServer(t, func(t *testing.T, s *testServer) {
+	onSharedServers(t, func(t *testing.T, s *testServer) {
 		empty := start(t, "status", "--json", "--cluster", s.url)
 		empty.exits(0)
 		if v := viewIn(t, empty); len(v.Holders)+len(v.Members)+len(v.Modes)+len(v.Problems) != 0 || v.Server == "" {
@@ -157,15 +210,6 @@ func TestStatusAsksTheServer(t *testing.T) {
 			t.Errorf("the members are %+v, not %s", v.Members, line[3])
 		}
 
-		must(t, s.freeze())
-		late := start(t, "status", "--cluster", s.url)
-		watch.stderr.next("the server has not answered within", "trying on")
-		late.exits(1)
-		if got := late.stderr.all(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "the server has not answered within ") {
-			t.Errorf("it says %q", got)
-		}
-		must(t, s.thaw())
-		watch.stderr.next("the server answers again")
 		watch.signal(os.Interrupt)
 		watch.exits(0)
 	})
@@ -178,7 +222,7 @@ func viewIn(t *testing.T, status *process) (v view) {
 }
 
 func TestBenchMeasuresAServerAndLeavesNothing(t *testing.T) {
-	onEachServer(t, func(t *testing.T, s *testServer) {
+	onSharedServers(t, func(t *testing.T, s *testServer) {
 		url := s.with("ttl=2s")
 		node := startNode(t, url, forever, "--shutdown", "300ms")
 		node.stdout.next("hello runs on")
