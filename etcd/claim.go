@@ -74,6 +74,7 @@ func (cl *claim) compete(ctx context.Context) error {
 	defer func() { watched.leave() }()
 	for {
 		look := cl.c.look(cl.ref, watched)
+		before := watched
 		watched = cl.c.follow(watched, look.holder, look.ttl)
 		switch {
 		case look.gone:
@@ -85,7 +86,10 @@ func (cl *claim) compete(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := look.wait(ctx, watched); err != nil {
+		if watched != before {
+			continue // it may have seen something
+		}
+		if err := look.wait(ctx); err != nil {
 			return err
 		}
 	}
@@ -102,16 +106,17 @@ type outlook struct {
 	ttl    time.Duration
 
 	changed <-chan struct{} // closed when this is not true any more
+	sighted <-chan struct{} // the same, of what was seen of the lease of the holder
 	opens   time.Duration   // when it may take the id, if nothing changes; zero: not known
 }
 
 func (c *Cluster) look(at claimRef, watched *vigil) outlook {
-	seen := watched.seen()
+	seen, sighted := watched.seen()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.view.id(at.id)
 	cl := c.claims[at.id][at]
-	look := outlook{revision: e.revision, changed: e.changed}
+	look := outlook{revision: e.revision, changed: e.changed, sighted: sighted}
 	if e.created(at) == 0 {
 		look.gone = c.view.revision >= cl.created
 		return look
@@ -140,7 +145,7 @@ func (c *Cluster) look(at claimRef, watched *vigil) outlook {
 }
 
 // wait waits until it is worth looking again.
-func (o outlook) wait(ctx context.Context, watched *vigil) error {
+func (o outlook) wait(ctx context.Context) error {
 	var opens <-chan time.Time
 	if o.opens != 0 {
 		timer := time.NewTimer(o.opens - now())
@@ -150,7 +155,7 @@ func (o outlook) wait(ctx context.Context, watched *vigil) error {
 	select {
 	case <-o.changed:
 	case <-opens:
-	case <-watched.changes():
+	case <-o.sighted:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

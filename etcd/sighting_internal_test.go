@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -29,7 +30,10 @@ func TestSighting(t *testing.T) {
 		{"looks too far apart: it may have been renewed", 2 * time.Second, []lookAt{{0, 10 * ms, 0}, {1500 * ms, 1510 * ms, 0}}, 0},
 		{"it is renewed in the last second", 2 * time.Second, []lookAt{{0, 10 * ms, 0}, {300 * ms, 310 * ms, 1}, {700 * ms, 710 * ms, 1}}, 0},
 		{"it is gone before anything was certain", 2 * time.Second, []lookAt{{0, 10 * ms, 0}, {300 * ms, 310 * ms, -1}, {700 * ms, 710 * ms, -1}}, 0},
-		{"what is final stays so", 2 * time.Second, []lookAt{{0, 10 * ms, 0}, {600 * ms, 610 * ms, 0}, {700 * ms, 710 * ms, 1}, {800 * ms, 810 * ms, -1}}, 1010 * ms},
+		{"what is final stays so", 2 * time.Second, []lookAt{{0, 10 * ms, 0}, {600 * ms, 610 * ms, 0}, {700 * ms, 710 * ms, 0}, {800 * ms, 810 * ms, -1}}, 1010 * ms},
+		{"what is final is taken back when more is left", 12 * time.Second, []lookAt{{0, 10 * ms, 1}, {300 * ms, 310 * ms, 9}, {600 * ms, 610 * ms, 9}}, 0},
+		{"when only a little more is left, too", 12 * time.Second, []lookAt{{0, 10 * ms, 1}, {1200 * ms, 1210 * ms, 1}}, 3210 * ms},
+		{"a new leader that does not count yet", 12 * time.Second, []lookAt{{0, 10 * ms, math.MaxInt64 / int64(time.Second)}}, 0},
 		{"a long lease, within its last quarter", 12 * time.Second, []lookAt{{0, 10 * ms, 1}}, 2010 * ms},
 		{"within it by the answer, not by the question", 4 * time.Second, []lookAt{{0, 10 * ms, 0}}, 0},
 		{"a long lease, before that", 12 * time.Second, []lookAt{{0, 10 * ms, 3}}, 0},

@@ -290,7 +290,7 @@ func (e *entry) opensAt(seen *sighting) (at time.Duration, ok bool) {
 		return 0, false
 	}
 	at = e.orphanedAt + e.record.ttl
-	if seen != nil && seen.final {
+	if seen != nil && seen.explains(e.orphanedAt) {
 		at = min(at, seen.latest)
 	}
 	return max(at, e.notBefore), true

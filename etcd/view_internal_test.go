@@ -145,6 +145,18 @@ func TestWhatWasSeenOfTheLeaseOpensTheID(t *testing.T) {
 	w.opens(&sighting{final: true, latest: 130 * time.Second}, 120*time.Second)
 }
 
+// A member that was frozen may say that too little is left. The lease lives on, and
+// its holder's child runs when somebody revokes it much later.
+func TestLeaseThatWasThereAfterItsEndWasSeenWronglyAndIsWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	a := w.comes(1)
+	w.holds(a, 7)
+	w.now = 100 * time.Second
+	w.del(w.keys.node(a.lease))
+	w.opens(&sighting{final: true, latest: 99 * time.Second}, 99*time.Second) // etcd takes that long
+	w.opens(&sighting{final: true, latest: 97 * time.Second}, 120*time.Second)
+}
+
 func TestOldestClaimIsNext(t *testing.T) {
 	w := newWorld(t)
 	a, b, c := w.comes(1), w.comes(2), w.comes(3)

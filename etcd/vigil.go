@@ -18,7 +18,7 @@ type vigil struct {
 
 	mu       sync.Mutex
 	sighting sighting
-	changed  chan struct{} // closed when the sighting is final
+	changed  chan struct{} // closed when the sighting is final, or is not any more
 }
 
 // follow returns the vigil for the lease of a holder, and leaves the one of
@@ -56,33 +56,21 @@ func (v *vigil) leave() {
 	}
 }
 
-// seen returns what was seen so far.
-func (v *vigil) seen() *sighting {
+// seen returns what was seen so far, and what is closed when that is final, or
+// not any more.
+func (v *vigil) seen() (*sighting, <-chan struct{}) {
 	if v == nil {
-		return nil
+		return nil, nil
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	seen := v.sighting
-	return &seen
+	return &seen, v.changed
 }
 
-func (v *vigil) changes() <-chan struct{} {
-	if v == nil {
-		return nil
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.sighting.final {
-		return nil // there is nothing more to come
-	}
-	return v.changed
-}
-
-// keep looks at the lease until nobody waits any more, or nothing more is to be
-// learnt.
+// keep looks at the lease until nobody waits any more.
 func (v *vigil) keep(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		sent := now()
 		var left int64
 		err := v.c.try(ctx, v.sighting.ttl/4, func(ctx context.Context, client *clientv3.Client) error {
@@ -92,22 +80,23 @@ func (v *vigil) keep(ctx context.Context) {
 			}
 			return err
 		})
-		wait, final := v.observe(sent, now(), left, err)
-		if final || !sleep(ctx, wait) {
-			return
+		if err != nil {
+			sleep(ctx, v.sighting.quick())
+			continue
 		}
+		sleep(ctx, v.observe(sent, now(), left))
 	}
 }
 
-func (v *vigil) observe(sent, received time.Duration, left int64, err error) (wait time.Duration, final bool) {
+// observe returns when to look again.
+func (v *vigil) observe(sent, received time.Duration, left int64) time.Duration {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err != nil {
-		return v.sighting.quick(), false
-	}
+	before := v.sighting.final
 	v.sighting.observe(sent, received, left)
-	if v.sighting.final {
+	if v.sighting.final != before {
 		close(v.changed)
+		v.changed = make(chan struct{})
 	}
-	return v.sighting.next(), v.sighting.final
+	return v.sighting.next()
 }
