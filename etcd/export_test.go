@@ -63,3 +63,11 @@ func (c *Cluster) ClaimKeys(id string) (keys []string) {
 
 // RecordKey returns the key of the record of an id.
 func (c *Cluster) RecordKey(id string) string { return c.keys.held(id) }
+
+// Blind makes the node see nothing more of what the watch tells, as when a member
+// hangs that does not end the watch.
+func (c *Cluster) Blind() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.view.keys = keys{"/nowhere"}
+}
