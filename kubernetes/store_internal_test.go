@@ -117,6 +117,12 @@ func TestAShorterDurationDoesNotFreeALease(t *testing.T) {
 	s.freeIn(59 * time.Second)
 }
 
+func TestALeaseLastsForTheTTLOfWhoWaitsAtLeast(t *testing.T) {
+	s := newScene(t)
+	s.sees(s.object("a", 1, func(o *object) { o.Spec.LeaseDurationSeconds = new(int32(1)) }))
+	s.freeIn(testTTL)
+}
+
 func TestATypingErrorInTheDurationIsBounded(t *testing.T) {
 	s := newScene(t)
 	s.sees(s.object("a", 1, func(o *object) { o.Spec.LeaseDurationSeconds = new(int32(math.MaxInt32)) }))
@@ -187,14 +193,16 @@ func TestANewObjectSettlesUntilTheWatchProvesThatNobodyHasTheID(t *testing.T) {
 	s.version = 10
 	mine := s.made("me")
 	s.store.answered(mine)
-	if got := s.settles(); got != settle {
-		t.Errorf("a newcomer settles for %v, want %v", got, settle)
-	}
 	s.now += testTTL
 	if got := s.settles(); got != settle {
 		t.Errorf("before the watch has told of the object, it settles for %v, want %v", got, settle)
 	}
 	s.sees(mine)
+	s.now -= time.Second
+	if got := s.settles(); got != settle {
+		t.Errorf("a newcomer settles for %v, want %v", got, settle)
+	}
+	s.now += time.Second
 	if got := s.settles(); got != 0 {
 		t.Errorf("it settles for %v though all is known", got)
 	}
