@@ -15,9 +15,13 @@ import (
 // manyIDs has every node acquire every id. Each id must go to one of them, and
 // from one to the next, until all have had it.
 func manyIDs(s *script) {
-	count := 1000
-	if testing.Short() {
+	count := s.fixture.ManyIDs
+	switch {
+	case count > 0:
+	case testing.Short():
 		count = 100
+	default:
+		count = 1000
 	}
 	arrived := make(chan *waiter, count*len(s.nodes))
 	for i := range count {

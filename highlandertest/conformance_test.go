@@ -133,8 +133,8 @@ var brokenEngines = []brokenEngine{
 	{"each node for itself", eachForItself, "Leases/one node at a time holds an id", "two holders"},
 	{"no exclusion within a process", spoilNodes(noExclusionInside), "Leases/two acquirers in one process compete", "two holders"},
 	{"one in fifty acquires is let through", spoilNodes(letThrough(50)), "Leases/random load keeps one holder", "two holders"},
-	{"one id in seventy is let through", spoilNodes(letThrough(70)), "Leases/a thousand ids at once", "two holders"},
-	{"ids beyond the sixtieth are not served", spoilNodes(limited(60)), "Leases/a thousand ids at once", "waited in vain: round 1: one more of 100 ids is held, after"},
+	{"one id in seventy is let through", spoilNodes(letThrough(70)), "Leases/many ids at once", "two holders"},
+	{"ids beyond the sixtieth are not served", spoilNodes(limited(60)), "Leases/many ids at once", "waited in vain: round 1: one more of 100 ids is held, after"},
 
 	{"release does nothing", spoilLeases(func(l *spoiltLease) { l.release = func(context.Context) error { return nil } }), "Leases/release hands over", "waited in vain: b#1.Acquire"},
 	{"release leaves Done open", spoilLeases(openDone), "Leases/a released lease is done with ErrClosed", "Done is open after Release"},

@@ -33,7 +33,9 @@ func newFixture(t *testing.T) highlandertest.Fixture {
 		Node:  func(_ *testing.T, name string) highlander.Cluster { return w.node(name, kubernetes.WithTTL(ttl)) },
 		Crash: func(_ *testing.T, node highlander.Cluster) { node.(*kubernetes.Cluster).Crash() },
 		TTL:   ttl,
-		Cut:   cut((*netproxy.Proxy).Cut),
+		// Each costs a write every three seconds.
+		ManyIDs: 100,
+		Cut:     cut((*netproxy.Proxy).Cut),
 		Server: &highlandertest.Server{
 			// It takes about as long as the TTL of these tests.
 			Restart:    func(*testing.T) { w.restart() },
