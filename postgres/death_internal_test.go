@@ -45,3 +45,27 @@ func TestWhoIsBeforeInTheRing(t *testing.T) {
 		}
 	}
 }
+
+// After a crash the server may have forgotten renewals that it had confirmed, and
+// after a fail-over it is another one. So the time that a session was seen without a
+// renewal counts within one session of the observer only.
+func TestWhatWasSeenInAnotherSessionDoesNotCount(t *testing.T) {
+	n := newNode(&config{}, func() time.Duration { return time.Hour })
+	n.peers = map[int64]*peer{7: {session: 7, beat: 3, ttl: time.Second, seen: time.Minute}}
+	n.newServer()
+	s := &session{c: n.c, number: 1}
+	if err := n.see(t.Context(), s, sight{peers: []peer{{session: 7, beat: 3, ttl: time.Second}}}); err != nil {
+		t.Fatal(err)
+	}
+	if at, want := n.peers[7].runsOut(), time.Hour+time.Second; at != want {
+		t.Errorf("a session with an old beat runs out at %v; want %v, a TTL after it was seen first at this server", at, want)
+	}
+	later := func() time.Duration { return time.Hour + time.Minute }
+	n.clock = later
+	if err := n.see(t.Context(), s, sight{peers: []peer{{session: 7, beat: 3, ttl: time.Second}}}); err != nil {
+		t.Fatal(err)
+	}
+	if at, want := n.peers[7].runsOut(), time.Hour+time.Second; at != want {
+		t.Errorf("the same beat, seen again, runs out at %v; want %v", at, want)
+	}
+}
