@@ -70,7 +70,7 @@ func (v *vigil) seen() (*sighting, <-chan struct{}) {
 
 // keep looks at the lease until nobody waits any more.
 func (v *vigil) keep(ctx context.Context) {
-	for ctx.Err() == nil {
+	for retry := (backoff{}); ctx.Err() == nil; {
 		sent := now()
 		var left int64
 		err := v.c.try(ctx, v.sighting.ttl/4, func(ctx context.Context, client *clientv3.Client) error {
@@ -81,9 +81,10 @@ func (v *vigil) keep(ctx context.Context) {
 			return err
 		})
 		if err != nil {
-			sleep(ctx, v.sighting.quick())
+			retry.sleep(ctx)
 			continue
 		}
+		retry = backoff{}
 		sleep(ctx, v.observe(sent, now(), left))
 	}
 }
