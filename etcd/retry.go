@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -80,22 +81,30 @@ func (c *Cluster) try(ctx context.Context, limit time.Duration, do request) erro
 	return err
 }
 
-// insist makes a request until it succeeds or ctx ends; the error is then its
-// cause. It is for requests that may be made twice: an answer may be lost.
+// insist makes a request until it succeeds, is not permitted, or ctx ends; the
+// error is then its cause, and that of the last try. It is for requests that may
+// be made twice: an answer may be lost.
 func (c *Cluster) insist(ctx context.Context, do request) error {
 	for wait := (backoff{}); ; {
 		err := c.try(ctx, c.requestTimeout(), do)
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		if err == nil || errors.Is(err, rpctypes.ErrPermissionDenied) {
+			return err
 		}
 		c.log.Debug("etcd: a request has failed", "error", err)
 		if !wait.sleep(ctx) {
-			return context.Cause(ctx)
+			return gaveUp(ctx, err)
 		}
 	}
+}
+
+// gaveUp returns the cause of the end of ctx, with the error of the last try,
+// unless that is the same.
+func gaveUp(ctx context.Context, last error) error {
+	cause := context.Cause(ctx)
+	if errors.Is(last, ctx.Err()) || errors.Is(last, cause) {
+		return cause
+	}
+	return fmt.Errorf("%w; the last try: %w", cause, last)
 }
 
 // requestTimeout is how long a request may take before it is made again, perhaps
