@@ -505,17 +505,30 @@ func (cl *claim) mend(revision int64) {
 	_, held := cl.keys()
 	c := cl.c
 	c.log.Warn("somebody has deleted or overwritten the record of an id that is held here; putting it back", "id", cl.ref.id, "token", cl.record.Token)
-	_, err := c.txn(c.work, transaction{
+	put := transaction{
 		id:   cl.ref.id,
 		ifs:  []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(held), "=", revision)},
 		then: []clientv3.Op{clientv3.OpPut(held, cl.record.value())},
-	})
-	if err != nil {
-		c.log.Debug("the record was not put back", "error", err)
+	}
+	for wait := (backoff{}); !cl.isLeaving(); {
+		_, err := c.txn(c.ctx, put)
+		if err == nil || !wait.sleep(c.ctx) {
+			break
+		}
+		c.log.Debug("the record was not put back; trying again", "id", cl.ref.id, "error", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	cl.mending = false
+	if e := c.view.id(cl.ref.id); e.revision != revision {
+		cl.examine(e) // what has come meanwhile was not looked at
+	}
+}
+
+func (cl *claim) isLeaving() bool {
+	cl.c.mu.Lock()
+	defer cl.c.mu.Unlock()
+	return cl.leaving
 }
 
 // sweep gives claims up that are of this process and of no call of Acquire: such
