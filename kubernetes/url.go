@@ -46,7 +46,7 @@ var urlParams = []struct {
 }
 
 // parseURL reads kubernetes://NAMESPACE?name=N&ttl=15s&kubeconfig=FILE&context=C.
-// What the URL says goes before the options.
+// The namespace and the kubeconfig are the location, the rest is options.
 func parseURL(raw string) (location, []Option, error) {
 	var l location
 	u, err := url.Parse(raw)

@@ -81,13 +81,13 @@ func TestTheNamespaceMayBeThatOfTheKubeconfig(t *testing.T) {
 	}
 }
 
-func TestTheURLGoesBeforeTheOptions(t *testing.T) {
-	c, err := kubernetes.Open("kubernetes://x?name=url&ttl=30s&kubeconfig="+writeKubeconfig(t), kubernetes.WithName("option"), kubernetes.WithTTL(5*time.Second))
+func TestOptionsGoBeforeTheURL(t *testing.T) {
+	c, err := kubernetes.Open("kubernetes://x?name=url&ttl=5s&kubeconfig="+writeKubeconfig(t), kubernetes.WithName("option"), kubernetes.WithTTL(30*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if !strings.HasPrefix(c.Node(), "url#") {
+	if !strings.HasPrefix(c.Node(), "option#") {
 		t.Errorf("the node is %s", c.Node())
 	}
 	if err := c.CheckStopWithin(15 * time.Second); err != nil {
