@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	coordination "k8s.io/api/coordination/v1"
 
@@ -11,21 +12,74 @@ import (
 	"highlander/highlandertest"
 	"highlander/internal/netproxy"
 	"highlander/kubernetes"
+	"highlander/kubernetes/kubernetestest"
 )
 
-func TestConformance(t *testing.T) {
-	server(t)
-	highlandertest.TestCluster(t, newFixture)
+// The suite looks at all goroutines of its process, and mostly waits for leases to
+// run out. So its parts run side by side, in a process each: TestConformance is
+// all that the others leave.
+
+func TestConformance(t *testing.T) { alone(t, "", "/^(Nodes|Expiry|Server)$", conformance) }
+
+func TestConformanceNodes(t *testing.T) { alone(t, "/^(Nodes|Expiry)$", "", conformance) }
+
+func TestConformanceHarm(t *testing.T) { alone(t, "/^Server$/^harm", "", conformance) }
+
+func TestConformanceServer(t *testing.T) {
+	alone(t, "/^Server$", "/^Server$/^harm", conformanceOfFailingServer)
 }
 
-// newFixture has a short TTL for the checks that wait until a lease has run out,
-// and a usual one for those under Leases, which do not, but keep the server busy.
-func newFixture(t *testing.T) highlandertest.Fixture {
-	w := newWorld(t)
-	ttl := shortTTL
-	if strings.HasSuffix(t.Name(), "/Leases") {
-		ttl = kubernetes.DefaultTTL
+func conformance(t *testing.T) {
+	api := sharedServer(t)
+	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture { return newFixture(t, newWorldAt(t, api)) })
+}
+
+func conformanceOfFailingServer(t *testing.T) {
+	server := startServer(t)
+	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture {
+		w := newWorldAt(t, &server.API)
+		f := newFixture(t, w)
+		f.Server.Restart = func(t *testing.T) { restart(t, server) }
+		f.Server.Hang = func(t *testing.T) func() { return freeze(t, server) }
+		return f
+	})
+}
+
+// restart takes about as long as the TTL of these tests.
+func restart(t testing.TB, server *kubernetestest.Server) {
+	t.Helper()
+	if err := server.Restart(); err != nil {
+		t.Fatal(err)
 	}
+}
+
+// freeze stops the server until thaw is called.
+func freeze(t testing.TB, server *kubernetestest.Server) (thaw func()) {
+	t.Helper()
+	if err := server.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	return sync.OnceFunc(func() {
+		if err := server.Thaw(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// conformanceTTL is short for the checks that wait until a lease has run out, and
+// so long for the others that no load makes them lose one. It is no longer than
+// that, as new ids have to settle until a node has watched for so long.
+func conformanceTTL(check string) time.Duration {
+	for _, waits := range []string{"/Expiry", "/Server", "crashed"} {
+		if strings.Contains(check, waits) {
+			return 4 * time.Second
+		}
+	}
+	return 30 * time.Second
+}
+
+func newFixture(t *testing.T, w *world) highlandertest.Fixture {
+	ttl := conformanceTTL(t.Name())
 	cut := func(how func(*netproxy.Proxy)) func(*testing.T, highlander.Cluster) func() {
 		return func(_ *testing.T, node highlander.Cluster) func() { return w.cut(node, how) }
 	}
@@ -37,9 +91,6 @@ func newFixture(t *testing.T) highlandertest.Fixture {
 		ManyIDs: 100,
 		Cut:     cut((*netproxy.Proxy).Cut),
 		Server: &highlandertest.Server{
-			// It takes about as long as the TTL of these tests.
-			Restart:    func(*testing.T) { w.restart() },
-			Hang:       func(*testing.T) func() { return w.freeze() },
 			CutSend:    cut((*netproxy.Proxy).CutSend),
 			CutReceive: cut((*netproxy.Proxy).CutReceive),
 			Deny: func(*testing.T) func() {

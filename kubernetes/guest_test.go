@@ -24,7 +24,7 @@ import (
 func TestLookupNeedsTheRightToReadAndNoMore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.acquire(w.open("a"), "id", 0)
+	w.acquire(w.open("a", kubernetes.WithTTL(kubernetes.DefaultTTL)), "id", 0) // it is not renewed
 	role, err := w.admin.RbacV1().Roles(w.namespace).Get(t.Context(), w.rights.binding.RoleRef.Name, meta.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func (c *counter) since(t time.Time) (all []time.Time) {
 // A hundred ids are renewed five times per TTL, and not all at once.
 func TestRenewalsAreFewAndSpread(t *testing.T) {
 	t.Parallel()
-	const ids, ttl = 100, 10 * time.Second
+	const ids, ttl = 100, 20 * time.Second
 	w := newWorld(t)
 	count := &counter{}
 	access := rest.CopyConfig(w.access)
@@ -195,13 +195,14 @@ func TestRenewalsAreFewAndSpread(t *testing.T) {
 	}
 }
 
-// Not in parallel: it stops the server of all.
 func TestARestartOfTheServerCostsNoLease(t *testing.T) {
-	w := newWorld(t)
+	t.Parallel()
+	server := startServer(t)
+	w := newWorldAt(t, &server.API)
 	a := w.open("a", kubernetes.WithTTL(time.Minute)) // on a busy machine, it takes long to start
 	l := w.acquire(a, "id", time.Second)
 	expires := l.Expires()
-	w.restart()
+	restart(t, server)
 	w.eventually("it is renewed", func() bool { return l.Expires().After(expires.Add(time.Second)) || l.Err() != nil })
 	if l.Err() != nil {
 		t.Errorf("the lease is done: %v", l.Err())

@@ -18,7 +18,7 @@ import (
 func TestADeletedObjectComesBackAndTheChildDoesNotNotice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open("a")
+	a := w.open("a", kubernetes.WithTTL(kubernetes.DefaultTTL))
 	l := w.acquire(a, "id", time.Second)
 	before := w.get("id")
 	w.delete("id")
@@ -93,7 +93,7 @@ func TestAHolderThatAHandHasRemovedIsWaitedFor(t *testing.T) {
 func TestAnotherHolderIsAConflict(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open("a")
+	a := w.open("a", kubernetes.WithTTL(kubernetes.DefaultTTL))
 	l := w.acquire(a, "id", time.Second)
 	w.edit("id", func(o *coordination.Lease) { o.Spec.HolderIdentity = new("somebody") })
 	w.receive(l.Done())

@@ -9,6 +9,7 @@ import (
 
 // A server that refuses every request must not get them one after the other.
 func TestAHolderWithoutRightsWhoseObjectIsDeletedDoesNotHurry(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	logged := &recorder{}
 	node := w.open("holder", kubernetes.WithLogger(logged.logger()))
@@ -25,8 +26,9 @@ func TestAHolderWithoutRightsWhoseObjectIsDeletedDoesNotHurry(t *testing.T) {
 }
 
 func TestCloseReleasesAllLeases(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	node := w.open("holder")
+	node := w.open("holder", kubernetes.WithTTL(kubernetes.DefaultTTL))
 	var waiters []*waiter
 	for i := range 20 {
 		waiters = append(waiters, w.start(node, fmt.Sprintf("id-%d", i)))

@@ -1,24 +1,27 @@
 package kubernetes_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 
 	"highlander/kubernetes/kubernetestest"
 )
 
-// sharedServer is the one of all tests of this package. Each has a namespace.
-var sharedServer struct {
-	sync.Mutex
-	*kubernetestest.Server
-}
+// sideBySide is how many tests run at a time: what they do is wait.
+const sideBySide = "8"
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.parallel").Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
+		_ = flag.Set("test.parallel", sideBySide)
+	}
 	code := m.Run()
-	if sharedServer.Server != nil {
-		if err := sharedServer.Close(); err != nil {
+	if shared.server != nil {
+		if err := shared.server.Close(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
@@ -26,18 +29,45 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// server starts the server of this package, unless it runs.
-func server(t testing.TB) *kubernetestest.Server {
+// shared is the server of the tests that do nothing to it: each has a namespace of
+// its own. Processes that run a test alone use it, too.
+var shared struct {
+	sync.Once
+	server *kubernetestest.Server // nil in those
+	api    *kubernetestest.API
+	err    error
+}
+
+func sharedServer(t testing.TB) *kubernetestest.API {
 	t.Helper()
 	kubernetestest.Need(t)
-	sharedServer.Lock()
-	defer sharedServer.Unlock()
-	if sharedServer.Server == nil {
-		started, err := kubernetestest.Start()
-		if err != nil {
-			t.Fatal(err)
+	shared.Do(func() {
+		if kubeconfig := os.Getenv(serverEnv); kubeconfig != "" {
+			shared.api, shared.err = kubernetestest.Connect(kubeconfig)
+			return
 		}
-		sharedServer.Server = started
+		if shared.server, shared.err = kubernetestest.Start(); shared.err == nil {
+			shared.api = &shared.server.API
+		}
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
 	}
-	return sharedServer.Server
+	return shared.api
+}
+
+// startServer starts a server for one test, which does something to it.
+func startServer(t testing.TB) *kubernetestest.Server {
+	t.Helper()
+	kubernetestest.Need(t)
+	server, err := kubernetestest.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
 }

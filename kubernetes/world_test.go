@@ -29,7 +29,7 @@ const shortTTL = 3 * time.Second
 // through a proxy each.
 type world struct {
 	t         testing.TB
-	server    *kubernetestest.Server
+	server    *kubernetestest.API
 	namespace string
 	admin     clientset.Interface
 	rights    *rights
@@ -40,7 +40,11 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	s := server(t)
+	return newWorldAt(t, sharedServer(t))
+}
+
+func newWorldAt(t testing.TB, s *kubernetestest.API) *world {
+	t.Helper()
 	client, err := rest.HTTPClientFor(s.AdminConfig())
 	if err != nil {
 		t.Fatal(err)
@@ -129,26 +133,6 @@ func (w *world) delete(id string) {
 func (w *world) cut(node highlander.Cluster, how func(*netproxy.Proxy)) (mend func()) {
 	how(w.proxies[node])
 	return w.proxies[node].Mend
-}
-
-// freeze stops the server until thaw is called.
-func (w *world) freeze() (thaw func()) {
-	w.t.Helper()
-	if err := w.server.Freeze(); err != nil {
-		w.t.Fatal(err)
-	}
-	return sync.OnceFunc(func() {
-		if err := w.server.Thaw(); err != nil {
-			w.t.Error(err)
-		}
-	})
-}
-
-func (w *world) restart() {
-	w.t.Helper()
-	if err := w.server.Restart(); err != nil {
-		w.t.Fatal(err)
-	}
 }
 
 // open is node, for a test that leaves closing to it.

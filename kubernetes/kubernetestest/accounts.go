@@ -3,6 +3,9 @@ package kubernetestest
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/url"
+	"strconv"
 
 	authentication "k8s.io/api/authentication/v1"
 	core "k8s.io/api/core/v1"
@@ -14,25 +17,58 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 )
 
-// AdminConfig is for a client that may do everything, as fast as it likes.
-func (s *Server) AdminConfig() *rest.Config { return s.config(s.token) }
+// API is a server as its administrator reaches it. Its methods may be called
+// concurrently.
+type API struct {
+	port  int
+	token string // of the administrator
+	ca    []byte
+}
 
-func (s *Server) config(token string) *rest.Config {
+// Connect returns the API of a server that another process has started, by the
+// file that Server.Kubeconfig names.
+func Connect(kubeconfig string) (*API, error) {
+	access, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetestest: %w", err)
+	}
+	host, err := url.Parse(access.Host)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetestest: %w", err)
+	}
+	port, err := strconv.Atoi(host.Port())
+	if err != nil {
+		return nil, fmt.Errorf("kubernetestest: %s: %w", access.Host, err)
+	}
+	return &API{port: port, token: access.BearerToken, ca: access.CAData}, nil
+}
+
+// Addr is where the server listens: 127.0.0.1 and a port, the same for as long as
+// it exists.
+func (a *API) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(a.port)) }
+
+// Host is the URL of the server, as rest.Config.Host has it.
+func (a *API) Host() string { return "https://" + a.Addr() }
+
+// AdminConfig is for a client that may do everything, as fast as it likes.
+func (a *API) AdminConfig() *rest.Config { return a.config(a.token) }
+
+func (a *API) config(token string) *rest.Config {
 	return &rest.Config{
-		Host:            s.Host(),
+		Host:            a.Host(),
 		BearerToken:     token,
-		TLSClientConfig: rest.TLSClientConfig{CAData: s.ca},
+		TLSClientConfig: rest.TLSClientConfig{CAData: a.ca},
 		QPS:             -1,
 	}
 }
 
 // admin returns a client that may do everything.
-func (s *Server) admin() (admin *kubernetes.Clientset, hangUp func(), err error) {
-	client, err := rest.HTTPClientFor(s.AdminConfig())
+func (a *API) admin() (admin *kubernetes.Clientset, hangUp func(), err error) {
+	client, err := rest.HTTPClientFor(a.AdminConfig())
 	if err != nil {
 		return nil, nil, fmt.Errorf("kubernetestest: %w", err)
 	}
-	admin, err = kubernetes.NewForConfigAndClient(s.AdminConfig(), client)
+	admin, err = kubernetes.NewForConfigAndClient(a.AdminConfig(), client)
 	if err != nil {
 		return nil, nil, fmt.Errorf("kubernetestest: %w", err)
 	}
@@ -40,8 +76,8 @@ func (s *Server) admin() (admin *kubernetes.Clientset, hangUp func(), err error)
 }
 
 // Namespace makes a namespace of its own and returns its name.
-func (s *Server) Namespace(ctx context.Context) (string, error) {
-	admin, hangUp, err := s.admin()
+func (a *API) Namespace(ctx context.Context) (string, error) {
+	admin, hangUp, err := a.admin()
 	if err != nil {
 		return "", err
 	}
@@ -56,8 +92,8 @@ func (s *Server) Namespace(ctx context.Context) (string, error) {
 
 // Token returns what a client needs to be a service account. When that is
 // deleted, the server takes up to ten seconds to forget its credentials.
-func (s *Server) Token(ctx context.Context, namespace, account string) (*rest.Config, error) {
-	admin, hangUp, err := s.admin()
+func (a *API) Token(ctx context.Context, namespace, account string) (*rest.Config, error) {
+	admin, hangUp, err := a.admin()
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +102,7 @@ func (s *Server) Token(ctx context.Context, namespace, account string) (*rest.Co
 	if err != nil {
 		return nil, fmt.Errorf("kubernetestest: make a token: %w", err)
 	}
-	return s.config(token.Status.Token), nil
+	return a.config(token.Status.Token), nil
 }
 
 // WriteKubeconfig writes a kubeconfig file for a client.

@@ -24,15 +24,12 @@ import (
 	"k8s.io/client-go/util/keyutil"
 )
 
-// Server is a Kubernetes API server. Its methods may be called by one goroutine
-// at a time, but for those of accounts and namespaces, which may be called
-// concurrently.
+// Server is a Kubernetes API server. Its own methods may be called by one
+// goroutine at a time.
 type Server struct {
+	API
 	binary string
 	dir    string // holds everything of this server
-	port   int
-	token  string // of the administrator
-	ca     []byte
 
 	starter *starter
 	process *process // nil while it is stopped
@@ -54,7 +51,7 @@ func Start() (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubernetestest: %w", err)
 	}
-	s := &Server{binary: binary, dir: dir, token: rand.Text(), starter: newStarter()}
+	s := &Server{API: API{token: rand.Text()}, binary: binary, dir: dir, starter: newStarter()}
 	if err := s.create(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -220,13 +217,6 @@ func (s *Server) Close() error {
 	defer s.starter.close()
 	return errors.Join(s.Stop(), os.RemoveAll(s.dir))
 }
-
-// Addr is where the server listens: 127.0.0.1 and a port, the same for as long as
-// it exists.
-func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
-
-// Host is the URL of the server, as rest.Config.Host has it.
-func (s *Server) Host() string { return "https://" + s.Addr() }
 
 // URL is a cluster URL, for the administrator and the namespace "default".
 func (s *Server) URL() string { return ClusterURL("default", s.Kubeconfig()) }
