@@ -118,7 +118,7 @@ func open(cfg Config) (*Cluster, error) {
 	c.agent = newAgent(c, cfg.claims(incarnation))
 	c.traps.gone = c.agent.processGone
 	c.transport = newMuxTransport(inner, headerRules{cfg.Label, c.keys.ring != nil}, c.traps.serve, c.takeCertificate, c.dropped.count)
-	c.traps.dial = c.transport.DialAddressTimeout
+	c.traps.dial = c.transport.dialStream
 	if c.list, err = memberlist.Create(c.memberlistConfig()); err != nil {
 		close(c.agent.stopped) // it was never started
 		c.transport.Shutdown()

@@ -68,7 +68,7 @@ func FuzzHeader(f *testing.F) {
 	for _, rest := range []string{
 		"", "\x00", "\x08\x81\xaaUserMsgLen\x05hello", "\x08\x81\xaaUserMsgLen\xce\x00\x3f\x00\x00", "\x08\x81\xaaUserMsgLen\xd3\xff\xff\xff\xff\xff\xff\xff\xff",
 		"\x06\x83\xa5Nodes\xcd\x0f\xff\xacUserStateLen\x10\xa4Join\xc3", "\x06\x83\xa5Nodes\xff\xacUserStateLen\xff\xa4Join\xc3",
-		"\x06\x83\xa5Nodes\xce\x7f\xff\xff\xff\xacUserStateLen\x00\xa4Join\xc3", "\x08\x91\x93\xc0\xc0\xc0", "\x0a\x00\x00\x00\x40abc", "\x0a\xff\xff\xff\xff", "\x09\x82",
+		"\x06\x83\xa5Nodes\xce\x7f\xff\xff\xff\xacUserStateLen\x00\xa4Join\xc3", "\x08\x91\x93\xc0\xc0\xc0", "\x0a\x00\x00\x00\x40\x01bc", "\x0a\x00\x00\x00\x40\x00bc", "\x0a\xff\xff\xff\xff", "\x09\x82",
 	} {
 		f.Add([]byte(start+rest), false)
 		f.Add([]byte(start+rest), true)
@@ -90,6 +90,9 @@ func FuzzHeader(f *testing.F) {
 		body, ok := bytes.CutPrefix(data, []byte(start))
 		if !ok || (body[0] == typeEncrypted) != encrypted || size < 0 || size > 2*maxStream+maxNodes*nodeSize {
 			t.Fatalf("%x is let through, size %d", data, size)
+		}
+		if encrypted && body[5] != encryptionVersion {
+			t.Fatalf("%x is let through, which memberlist panics at", data)
 		}
 		if want := promisedToMemberlist(body); size != want {
 			t.Errorf("%x: size %d, memberlist takes %d", data, size, want)

@@ -3,6 +3,8 @@ package gossip_test
 import (
 	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"encoding/binary"
 	"io"
 	"math/rand/v2"
@@ -338,6 +340,17 @@ func TestMangledReplaysChangeNothing(t *testing.T) {
 		}
 		return b
 	}
+	// The byte that says how a message is encrypted is not authenticated.
+	otherVersion := func(b []byte) []byte {
+		at := len(label)
+		if len(b) > at && b[at] == 10 { // a stream: the type and the length come first
+			at += 5
+		}
+		if len(b) > at {
+			b[at] = 0
+		}
+		return b
+	}
 	key := [][]byte{bytes.Repeat([]byte{1}, 32)}
 	quorum := gossip.Config{Quorum: 2, TTL: 3 * time.Second, Keys: key}
 	for name, test := range map[string]struct {
@@ -345,6 +358,7 @@ func TestMangledReplaysChangeNothing(t *testing.T) {
 		mangle func([]byte) []byte
 	}{
 		"cut short, plain": {gossip.Config{}, cutShort}, "cut short, encrypted": {gossip.Config{Keys: key}, cutShort}, "cut short, quorum": {quorum, cutShort},
+		"other encryption":       {gossip.Config{Keys: key}, otherVersion},
 		"turned over, encrypted": {gossip.Config{Keys: key}, turnOver}, "turned over, quorum": {quorum, turnOver},
 	} {
 		t.Run(name, func(t *testing.T) { // one after the other: they share the dice
@@ -370,6 +384,52 @@ func TestMangledReplaysChangeNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Somebody without the key has recorded a message. The byte in it that says how it
+// is encrypted is not authenticated, and memberlist panics at the other value.
+func TestStrangerDoesNotChangeHowAMessageIsEncrypted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	key := bytes.Repeat([]byte{1}, 32)
+	w.config = gossip.Config{Keys: [][]byte{key}}
+	nodes := w.cluster(1)
+	l := acquire(t, nodes[0], "id")
+
+	packet, err := net.Dial("udp", nodes[0].Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packet.Close()
+	packet.Write(append([]byte(label), sealed(t, key, gossip.DefaultLabel)...))
+	w.awaitLog("with encryption 0", 1)
+
+	stream, err := net.Dial("tcp", nodes[0].Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	head := []byte{10, 0, 0, 0, byte(len(sealed(t, key, "")))}
+	stream.Write(slices.Concat([]byte(label), head, sealed(t, key, string(head)+gossip.DefaultLabel)))
+	io.Copy(io.Discard, stream) // until it hangs up
+	held(t, l)
+}
+
+// sealed returns a message that the key opens, as version 0 of the encryption: its
+// last byte is a padding that is longer than all of it.
+func sealed(t *testing.T, key []byte, authenticated string) []byte {
+	t.Helper()
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nonce := make([]byte, gcm.NonceSize())
+	padded := append(bytes.Repeat([]byte{0}, 31), 0xff)
+	return slices.Concat([]byte{0}, nonce, gcm.Seal(nil, nonce, padded, []byte(authenticated)))
 }
 
 // happened counts the lines in the log about changes.

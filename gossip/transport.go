@@ -70,7 +70,8 @@ type muxTransport struct {
 	memberlist.NodeAwareTransport
 	header  headerRules
 	refused func(reason string)
-	streams chan net.Conn // to memberlist
+	streams chan net.Conn           // to memberlist
+	packets chan *memberlist.Packet // the same
 
 	// tripwire serves a stream that starts with tripwireByte, and closes it. It
 	// calls admit before it keeps the stream.
@@ -95,16 +96,20 @@ type muxTransport struct {
 func newMuxTransport(inner memberlist.NodeAwareTransport, header headerRules, tripwire func(net.Conn, func() error), certificate func(net.Conn), refused func(string)) *muxTransport {
 	t := &muxTransport{
 		NodeAwareTransport: inner, header: header, tripwire: tripwire, certificate: certificate, refused: refused,
-		streams: make(chan net.Conn), stopping: make(chan struct{}), stopped: make(chan struct{}),
+		streams: make(chan net.Conn), packets: make(chan *memberlist.Packet), stopping: make(chan struct{}), stopped: make(chan struct{}),
 		changed: make(chan struct{}),
 	}
 	t.dialing, t.endDialing = context.WithCancel(context.Background())
 	t.serving.Go(t.accept)
+	t.serving.Go(t.sift)
 	return t
 }
 
 // StreamCh returns the streams that are memberlist's.
 func (t *muxTransport) StreamCh() <-chan net.Conn { return t.streams }
+
+// PacketCh returns the packets that are memberlist's.
+func (t *muxTransport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 
 // WriteToAddress implements memberlist.NodeAwareTransport. It does not look up
 // host names, which the address in a malformed packet may be taken for.
@@ -115,9 +120,17 @@ func (t *muxTransport) WriteToAddress(b []byte, a memberlist.Address) (time.Time
 	return t.NodeAwareTransport.WriteToAddress(b, a)
 }
 
-// DialAddressTimeout implements memberlist.NodeAwareTransport. What is written
-// to the stream has to be taken in time.
+// DialAddressTimeout implements memberlist.NodeAwareTransport.
 func (t *muxTransport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	conn, err := t.dialStream(a, timeout)
+	if err != nil || !t.header.encrypted {
+		return conn, err
+	}
+	return &answerConn{Conn: conn}, nil
+}
+
+// dialStream dials a stream. What is written to it has to be taken in time.
+func (t *muxTransport) dialStream(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	if _, err := netip.ParseAddrPort(a.Addr); err != nil {
 		return nil, err
 	}
@@ -201,6 +214,26 @@ func (t *muxTransport) accept() {
 			c := &trackedConn{Conn: conn, t: t, inbound: true}
 			if t.track(c, inboundStream) == nil {
 				t.serving.Go(func() { t.dispatch(c) })
+			}
+		case <-t.stopped:
+			return
+		}
+	}
+}
+
+// sift hands packets to memberlist, but for those it must not have. It goes on
+// until the inner transport has shut down, which waits for its packets to be taken.
+func (t *muxTransport) sift() {
+	for {
+		select {
+		case packet := <-t.NodeAwareTransport.PacketCh():
+			if err := t.header.checkPacket(packet.Buf); err != nil {
+				t.refused(fmt.Sprintf("%v from=%v", err, packet.From))
+				continue
+			}
+			select {
+			case t.packets <- packet:
+			case <-t.stopping:
 			}
 		case <-t.stopped:
 			return
