@@ -124,14 +124,24 @@ func (c config) opTimeout() time.Duration { return max(c.ttl/beatShare, 2*time.S
 // parseURL takes what is ours out of a URL and gives the rest to pgx.
 func parseURL(raw string) (*pgx.ConnConfig, []Option, error) {
 	u, err := url.Parse(raw)
+	if passwordAstray(raw, err != nil) {
+		return nil, nil, errors.New("'@' is not allowed after the host; in a user or a password '/', '?', '#' and '@' are written %2F, %3F, %23 and %40")
+	}
 	if err != nil {
 		if detail := (*url.Error)(nil); errors.As(err, &detail) {
 			err = detail.Err // without the URL, which may have a password in it
 		}
 		return nil, nil, err
 	}
-	if u.Scheme != "postgres" && u.Scheme != "postgresql" {
+	switch {
+	case u.Scheme != "postgres" && u.Scheme != "postgresql":
 		return nil, nil, fmt.Errorf("scheme %q; postgres://USER@HOST:PORT/DATABASE is allowed", u.Scheme)
+	case u.Opaque != "":
+		return nil, nil, errors.New("the // after postgres: is missing; postgres://USER@HOST:PORT/DATABASE is allowed")
+	case u.Fragment != "" || strings.HasSuffix(raw, "#"):
+		return nil, nil, errors.New("'#' is not allowed (in a name or a value it is written %23)")
+	case u.Host == "" && u.Path == "":
+		u.Path = "/" // pgx needs it to see a URL
 	}
 	values, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -144,12 +154,31 @@ func parseURL(raw string) (*pgx.ConnConfig, []Option, error) {
 	u.RawQuery = values.Encode()
 	conn, err := pgx.ParseConfig(u.String())
 	if err != nil {
-		if detail := (*pgconn.ParseConfigError)(nil); errors.As(err, &detail) && detail.Unwrap() != nil {
-			err = detail.Unwrap() // without the URL
-		}
-		return nil, nil, err
+		return nil, nil, withoutURL(err)
 	}
 	return conn, opts, nil
+}
+
+// passwordAstray says whether a user or a password in a URL has an end where
+// nobody meant one: at a '/', '?' or '#' of its own. The rest of it would be
+// shown as a port, a database or the name of a parameter.
+func passwordAstray(raw string, malformed bool) bool {
+	_, rest, _ := strings.Cut(raw, "://")
+	after := rest[max(0, strings.IndexAny(rest, "/?#")):]
+	path, query, _ := strings.Cut(after, "?")
+	param, _, _ := strings.Cut(query, "=")
+	return strings.Contains(path+param, "@") || malformed && strings.Contains(after, "@")
+}
+
+// withoutURL returns what pgx says against a URL without the URL, which may have
+// a password in it. What is left names the parameter.
+func withoutURL(err error) error {
+	if detail := (*pgconn.ParseConfigError)(nil); errors.As(err, &detail) {
+		if _, what, ok := strings.Cut(err.Error(), "`: "); ok {
+			return errors.New(what)
+		}
+	}
+	return err
 }
 
 // ownParams takes our parameters out of values.

@@ -23,7 +23,17 @@ func TestBadURLsAndOptionsAreRefusedInOneLine(t *testing.T) {
 		{good + "?schema=pg_toast", nil, "pg_toast"},
 		{good + "?name=a%23b", nil, "name"},
 		{good + "?sslmode=nonsense", nil, "sslmode"},
+		{good + "?sslmode=disable&connect_timeout=soon", nil, "connect_timeout"},
+		{"postgres://app@localhost:99999/app?password=secret", nil, "invalid port"},
+		{"postgres:app", nil, "// after postgres: is missing"},
+		{good + "#x", nil, "'#' is not allowed"},
 		{"postgres://app:secret@local host/app", nil, "invalid"},
+		{"postgres://app:secret/1@localhost/app", nil, "%2F"},
+		{"postgres://app:secret/1=@localhost/app", nil, "%2F"},
+		{"postgres://app:secret#1@localhost/app", nil, "%23"},
+		{"postgres://app:secret?1@localhost/app", nil, "%3F"},
+		{"postgres://app:1/secret@localhost/app", nil, "%2F"},
+		{"postgres://app:1@2/secret@localhost/app", nil, "%40"},
 		{good, postgres.WithTTL(time.Hour), "1h0m0s"},
 		{good, postgres.WithSchema(strings.Repeat("x", 64)), "64"},
 		{good, postgres.WithName("two words"), "name"},
@@ -40,6 +50,25 @@ func TestBadURLsAndOptionsAreRefusedInOneLine(t *testing.T) {
 			t.Errorf("%s: %q; want one line that says %q", test.url, err, test.want)
 		case strings.Contains(err.Error(), "secret"):
 			t.Errorf("%s: %q gives the password away", test.url, err)
+		}
+	}
+}
+
+func TestGoodURLs(t *testing.T) {
+	for _, url := range []string{
+		"postgres://",
+		"postgres:///app?host=/run/a@b",
+		"postgres://localhost?user=me@realm",
+		"postgres://me%40realm:a%2Fb%3Fc%23d%40e@localhost/app",
+		"postgres://me@a:5432,b:5433/app?target_session_attrs=any",
+	} {
+		c, err := postgres.Open(url)
+		if err != nil {
+			t.Errorf("%s: %v", url, err)
+			continue
+		}
+		if err := c.Close(); err != nil {
+			t.Errorf("%s: %v", url, err)
 		}
 	}
 }
