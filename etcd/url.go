@@ -9,8 +9,10 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -100,7 +102,7 @@ func parseURL(raw string) (a address, err error) {
 	switch {
 	case u.Scheme != "etcd" && u.Scheme != "etcds":
 		return a, fmt.Errorf("scheme %q; etcd://HOST:PORT is allowed", u.Scheme)
-	case strings.Contains(hosts, "@"):
+	case strings.Contains(hosts, "@"), strings.Contains(u.Path, "@"): // the latter: after a '/' in a password
 		return a, errors.New("a user is not allowed before the host; write user=USER&password-file=FILE")
 	case u.Fragment != "" || strings.HasSuffix(raw, "#"):
 		return a, errors.New("'#' is not allowed (in a value it is written %23)")
@@ -142,8 +144,14 @@ func parseHosts(hosts string) (endpoints []string, err error) {
 				return nil, fmt.Errorf("host %q: HOST:PORT is allowed, an IPv6 address in brackets", host)
 			}
 		}
-		if h == "" {
+		switch {
+		case h == "":
 			return nil, fmt.Errorf("host %q: the name is missing; HOST:PORT,HOST:PORT is allowed", host)
+		case strings.ContainsFunc(h, unicode.IsSpace):
+			return nil, fmt.Errorf("host %q: spaces are not allowed; HOST:PORT,HOST:PORT is", host)
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return nil, fmt.Errorf("host %q: a port from 1 to 65535 is allowed", host)
 		}
 		endpoints = append(endpoints, net.JoinHostPort(h, port))
 	}
