@@ -294,6 +294,8 @@ func (n *node) refuseClashes(ctx context.Context, s *session, fresh []*claim, ro
 	for _, r := range rows {
 		there[r.id] = true
 	}
+	ctx, cancel := context.WithTimeout(ctx, n.c.opTimeout())
+	defer cancel()
 	for _, cl := range fresh {
 		if there[cl.id] {
 			continue
