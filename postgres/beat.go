@@ -125,8 +125,8 @@ func (n *node) wantedState(s *session) state {
 }
 
 const (
-	restoreNode = `insert into $schema.nodes (session, name, ttl_ms, beat, beat_at, since, direct, work_pid, ring_pid)
-		overriding system value values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), false, $5, $6)
+	restoreNode = `insert into $schema.nodes (session, name, ttl_ms, beat, beat_at, since, direct, local, work_pid, ring_pid)
+		overriding system value values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), false, false, $5, $6)
 		on conflict (session) do update set beat = nodes.beat + 1, beat_at = clock_timestamp()`
 
 	// restoreLeases puts rows back that somebody has deleted. Another node may

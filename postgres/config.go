@@ -51,6 +51,7 @@ type config struct {
 
 	outlived bool                // by something that matters: see WithoutProof
 	hash     func(string) uint64 // for tests: in place of hash64
+	pretend  *link               // for tests: what is said of the way to the server
 }
 
 // WithName sets the first part of the node's name; the host name by default.

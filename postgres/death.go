@@ -20,20 +20,41 @@ import (
 //     but because the client's end was closed: sessions_abandoned, or
 //     sessions_fatal where the server noticed as it wrote. A process that lives
 //     does not close them while it has leases (wire).
+//   - It was not the network that said so. A firewall, or a machine that has taken
+//     over the address, may answer what the server sends with a reset: then the
+//     client has not heard anything, and runs. So unless no network is in between
+//     (link.local), nothing may have made the server send on either connection: no
+//     notification was on its way when the working one ended, and the backend of the
+//     ring has found out by itself, by looking at its socket. That looks often enough
+//     for both to end within a moment, and sends nothing while it is blocked. An answer
+//     to the node's own request may have been met by a reset as well, but only
+//     that on the working connection.
 //   - All that was seen by one session of ours, so the server did not end them by a
 //     crash or a restart either.
 //
 // PostgreSQL 15 and later have counted the end of a session before they take it
 // off pg_stat_activity; 14 counts some time later, so there is no proof with it.
 
-// A process is dead if both its connections have ended within this.
-const deathWithin = 100 * time.Millisecond
+const (
+	// A process is dead if both its connections have ended within this: counted from
+	// the end of the working one, or where the ring had to be woken from that.
+	deathWithin = 250 * time.Millisecond
+
+	// How often the backend of the ring looks at its socket.
+	lookAtSocket = 25 * time.Millisecond
+
+	// What the server has sent this long ago may have been answered by a reset just
+	// now, and no earlier.
+	answeredWithin = 100 * time.Millisecond
+)
 
 const countsEndsInTime = 150000
 
 const (
 	// The connection in the ring is blocked, and its backend does not look at the
-	// socket: this makes it look. If the process lives, it only begins anew.
+	// socket, or not at once: this makes it look. If the process lives, it only begins
+	// anew. As it makes the server send, it is only for those whose connections no
+	// network can end.
 	wakeRing = `select pg_cancel_backend(pid) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and objid::bigint = $2 and objsubid = 1
 		and granted and mode = 'ExclusiveLock' and database = (select oid from pg_database where datname = current_database())`
 
@@ -94,10 +115,13 @@ func (n *node) doubtDeath(ctx context.Context, s *session, p *peer, at time.Dura
 	case !p.alive:
 		return errors.New("it was not seen alive before"), nil
 	}
-	if doubt, err := n.wakeRingOf(ctx, s, p); doubt != nil || err != nil {
-		return doubt, err
+	if p.local {
+		if doubt, err := n.wakeRingOf(ctx, s, p); doubt != nil || err != nil {
+			return doubt, err
+		}
 	}
-	for {
+	asked := n.clock()
+	for first := true; ; first = false {
 		var there, locks, backends int
 		var now ends
 		b := s.newBatch()
@@ -110,16 +134,23 @@ func (n *node) doubtDeath(ctx context.Context, s *session, p *peer, at time.Dura
 			return nil, err
 		case there == 0:
 			return errLeft, nil
+		case first && !p.local && provoked(s.notedAt, at):
+			return errors.New("the server had just sent it a notification, which a network may have answered with a reset"), nil
+		case !p.local && n.clock() > at+deathWithin, n.clock() > asked+deathWithin && locks+backends > 0:
+			return errors.New("one of its connections is still there, or was for too long"), nil
 		case locks == 0 && backends == 0:
-			return n.ends.doubt(now), nil
-		case n.clock() > at+deathWithin:
-			return errors.New("one of its connections is still there"), nil
+			return p.ends.doubt(now), nil
 		}
 		if err := pauseFor(ctx, time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
 }
+
+// provoked reports whether a notification may have been what ended a connection:
+// everybody gets the same ones. The last has come here at noted, read at the latest
+// with the first answer to a question that was asked after the end.
+func provoked(noted, end time.Duration) bool { return noted > 0 && noted > end-answeredWithin }
 
 func (n *node) wakeRingOf(ctx context.Context, s *session, p *peer) (doubt, err error) {
 	_, err = s.work.Exec(ctx, wakeRing, int64(n.c.sessionClass()), n.c.objects(p.session)[1])

@@ -28,6 +28,46 @@ func TestDoubtOfDeath(t *testing.T) {
 	}
 }
 
+func TestNotificationMayHaveProvokedAnEnd(t *testing.T) {
+	const end = time.Hour
+	for noted, want := range map[time.Duration]bool{
+		0:                        false, // there was none
+		end - time.Minute:        false,
+		end - answeredWithin:     false,
+		end - answeredWithin + 1: true,
+		end:                      true,
+		end + 5*time.Millisecond: true, // it was read after the end, and may have been sent before
+	} {
+		if got := provoked(noted, end); got != want {
+			t.Errorf("a notification %v before the end: %v; want %v", end-noted, got, want)
+		}
+	}
+}
+
+// The look that comes right after a death must not forget what proves it.
+func TestLastLookAtALivingPeerIsRemembered(t *testing.T) {
+	then, now := ends{abandoned: 1}, ends{abandoned: 3}
+	alive := &peer{alive: true, ends: then}
+	for _, test := range []struct {
+		name       string
+		known      *peer
+		work, ring bool
+		want       peer
+	}{
+		{"both are there", alive, true, true, peer{alive: true, ends: now}},
+		{"both are gone", alive, false, false, peer{alive: true, ends: then}},
+		{"the working one is gone", alive, false, true, peer{alive: true, ends: then}},
+		{"the ring is gone, and the process goes on", alive, true, false, peer{}},
+		{"both are gone, after the ring", &peer{}, false, false, peer{}},
+		{"nobody has known it", nil, false, false, peer{}},
+	} {
+		var p peer
+		if p.witness(test.known, test.work, test.ring, now); p != test.want {
+			t.Errorf("%s: alive is %v, with %v; want %v, with %v", test.name, p.alive, p.ends, test.want.alive, test.want.ends)
+		}
+	}
+}
+
 func TestWhoIsBeforeInTheRing(t *testing.T) {
 	for _, test := range []struct {
 		sessions []int64

@@ -2,6 +2,8 @@ package postgres_test
 
 import (
 	"errors"
+	"slices"
+	"sync"
 	"testing"
 
 	"highlander"
@@ -26,6 +28,12 @@ func newContest(t *testing.T, holderURL func(*world) string, opts ...postgres.Op
 	w.acquire(w.open(w.server.URL(), "other"), "another id")
 	w.eventually("the ring is closed", func() bool { return w.ringIsClosed(3) })
 	return k
+}
+
+// quiet waits until the nodes have told each other nothing for a while.
+func (k *contest) quiet() {
+	k.Helper()
+	k.eventually("it is quiet", func() bool { return !slices.ContainsFunc(k.nodes, (*postgres.Cluster).WasNotified) })
 }
 
 func direct(w *world) string { return w.server.URL() }
@@ -141,6 +149,64 @@ func TestCrashIsProofOfDeath(t *testing.T) {
 	k.holder.Crash()
 	k.next.lease()
 	k.logs("the process of a node has died; taking over")
+}
+
+// The successor looks around, at a dead peer, before it comes to deal with the death.
+func TestLookRightAfterADeathDoesNotCostTheProof(t *testing.T) {
+	t.Parallel()
+	k := newContest(t, direct)
+	all := k.nodes[1:] // the ring decides which of them hears of it
+	var busy sync.WaitGroup
+	for _, c := range all {
+		busy.Go(func() {
+			if _, err := c.Ask(t.Context(), "select pg_sleep(0.5)::text"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	k.eventually("both are busy", func() bool {
+		return k.admin("select count(*) from pg_stat_activity where query = 'select pg_sleep(0.5)::text' and state = 'active'") >= len(all)
+	})
+	k.adminExec("select pg_notify($1, 'ring')", k.holder.Channel())
+	k.holder.Crash()
+	busy.Wait()
+	k.next.lease()
+}
+
+// Across a network, the backend of the ring looks at its socket by itself.
+func TestCrashAcrossANetworkIsProofOfDeath(t *testing.T) {
+	t.Parallel()
+	k := newContest(t, direct, postgres.AcrossANetwork())
+	k.quiet()
+	k.holder.Crash()
+	k.next.lease()
+	k.logs("the process of a node has died; taking over")
+}
+
+// A firewall answers what the server sends with a reset, and the client hears nothing.
+func TestResetByTheNetworkIsNoProofOfDeath(t *testing.T) {
+	t.Parallel()
+	for name, provoke := range map[string]func(k *contest){
+		"of a notification": func(k *contest) {
+			k.adminExec("select pg_notify($1, 'ring')", k.holder.Channel())
+		},
+		"of an answer": func(k *contest) { k.start(k.holder, "a third id") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var wall *firewall
+			k := newContest(t, func(w *world) string {
+				wall = w.newFirewall()
+				return wall.url
+			}, postgres.AcrossANetwork())
+			k.quiet()
+			wall.reject()
+			provoke(k)
+			k.logs("its process may be alive")
+			k.next.stillWaits()
+			k.isHeld(k.lease)
+		})
+	}
 }
 
 // A command may outlive highlander, for the moment that it takes to kill it.

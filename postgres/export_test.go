@@ -20,6 +20,22 @@ func (c *Cluster) Crash() {
 	c.reader.close()
 }
 
+// AcrossANetwork has a node believe that there is a network between it and the
+// server, but nothing else: no proxy.
+func AcrossANetwork() Option { return func(c *config) { c.pretend = &link{direct: true} } }
+
+// WasNotified reports whether a notification came not long ago.
+func (c *Cluster) WasNotified() bool {
+	answer := make(chan bool)
+	c.node.do(func() {
+		answer <- provoked(c.node.current.notedAt, c.node.clock()-2*answeredWithin)
+	})
+	return <-answer
+}
+
+// Channel is what the nodes listen on.
+func (c *Cluster) Channel() string { return c.node.c.channel() }
+
 // WithHash replaces the hash of ids.
 func WithHash(hash func(string) uint64) Option { return func(c *config) { c.hash = hash } }
 

@@ -39,7 +39,6 @@ type node struct {
 	nextBeat time.Duration
 	pause    time.Duration // no work before that
 	peers    map[int64]*peer
-	ends     ends   // counted when the peers were seen
 	gone     []gone // sessions that have ended, as the ring says
 	look     bool   // at the peers, at once
 

@@ -21,9 +21,9 @@ const (
 	countEnds = `select sessions_abandoned, sessions_fatal, sessions_killed, coalesce(stats_reset, 'epoch') from pg_stat_database where datname = current_database()`
 
 	// The rows of leases remember sessions whose row in nodes is gone.
-	listNodes = `select session, name, ttl_ms, beat, direct, work_pid, ring_pid from $schema.nodes
+	listNodes = `select session, name, ttl_ms, beat, direct, local, work_pid, ring_pid from $schema.nodes
 		union all
-		select session, min(node), max(ttl_ms), -1, false, 0, 0 from $schema.leases l
+		select session, min(node), max(ttl_ms), -1, false, false, 0, 0 from $schema.leases l
 		where not released and not exists (select from $schema.nodes n where n.session = l.session) group by session`
 
 	listLocks = `select objid::bigint, pid from pg_locks where locktype = 'advisory' and classid::bigint = $1 and objsubid = 1 and granted and mode = 'ExclusiveLock'
@@ -46,11 +46,12 @@ type peer struct {
 	name    string
 	ttl     time.Duration
 	beat    int64
-	direct  bool
-	pids    [2]int32 // of the backends of work and ring
+	link
+	pids [2]int32 // of the backends of work and ring
 
 	seen  time.Duration // when this beat was seen first
-	alive bool          // it had both its locks when the ends were counted
+	alive bool          // it had both its locks when it was seen last, or before its working connection was seen to have ended
+	ends  ends          // counted then
 }
 
 // runsOut is when the leases of a session are over that is not renewed any more.
@@ -73,7 +74,7 @@ func (v *sight) addTo(b *batch) {
 	b.add(countEnds).QueryRow(v.ends.scan)
 	collect(b.add(listNodes), &v.peers, func(rows pgx.Rows, p *peer) error {
 		var ttl int64
-		if err := rows.Scan(&p.session, &p.name, &ttl, &p.beat, &p.direct, &p.pids[0], &p.pids[1]); err != nil {
+		if err := rows.Scan(&p.session, &p.name, &ttl, &p.beat, &p.direct, &p.local, &p.pids[0], &p.pids[1]); err != nil {
 			return err
 		}
 		p.ttl = time.Duration(ttl) * time.Millisecond
@@ -106,14 +107,29 @@ func (n *node) see(ctx context.Context, s *session, v sight) error {
 			p.seen = known.seen
 		}
 		work, ringObject := int64(uint32(n.c.workKey(p.session))), int64(uint32(n.c.ringKey(p.session)))
-		p.alive = locked[work] && locked[ringObject]
+		p.witness(n.peers[p.session], locked[work], locked[ringObject], v.ends)
 		if locked[work] {
 			ring = append(ring, p.session)
 		}
 		peers[p.session] = &p
 	}
-	n.peers, n.ends = peers, v.ends
+	n.peers = peers
+	if peers[s.turned] != nil && !slices.Contains(ring, s.turned) {
+		return nil // it has just ended, and the ring is about to say so: do not break that off
+	}
 	return n.turnRing(ctx, s, before(ring, s.number))
+}
+
+// witness notes how many sessions had ended when both connections of a peer were
+// there. What was noted before stays when the working one has gone since: this may
+// be the look right after its death, before the ring's word of it is dealt with.
+func (p *peer) witness(known *peer, work, ring bool, counted ends) {
+	switch {
+	case work && ring:
+		p.alive, p.ends = true, counted
+	case !work && known != nil:
+		p.alive, p.ends = known.alive, known.ends
+	}
 }
 
 // before returns the session before one in the ring of all; zero if there is no

@@ -86,7 +86,7 @@ func TestWaiterRemembersTheLeaseWhoseRowIsGone(t *testing.T) {
 	third.stillWaits()
 }
 
-// A statement that is blocked for ever would keep VACUUM from its work.
+// A transaction that is blocked for ever would keep VACUUM from its work.
 func TestWaitingInTheRingBeginsAnew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sharedServer(t), time.Second)
@@ -94,7 +94,7 @@ func TestWaitingInTheRingBeginsAnew(t *testing.T) {
 	w.acquire(w.open(w.server.URL(), "b"), "b")
 	w.eventually("the ring is closed", func() bool { return w.ringIsClosed(2) })
 	began := func() int {
-		return w.admin("select (extract(epoch from min(query_start)) * 1000000)::bigint from pg_stat_activity a join $schema.nodes n on a.pid = n.ring_pid")
+		return w.admin("select (extract(epoch from min(xact_start)) * 1000000)::bigint from pg_stat_activity a join $schema.nodes n on a.pid = n.ring_pid")
 	}
 	first := began()
 	w.eventually("both begin anew", func() bool { return began() > first })

@@ -19,20 +19,33 @@ type gone struct {
 	at      time.Duration
 }
 
-// waitForLock waits until nobody has a lock any more, or lock_timeout is over. An
-// error would be one in the log of the server each time: so it is caught there.
-const waitForLock = `select set_config('highlander.got', '', false);
-do $$ begin
-	perform pg_advisory_lock_shared(%d);
-	perform set_config('highlander.got', 'it', false);
-exception when lock_not_available or query_canceled then
-end $$;
-select current_setting('highlander.got')`
+// waitForLock waits until nobody has a lock any more, or lock_timeout has been over
+// so many times. An error would be one in the log of the server each time: so it is
+// caught there. Each time is a transaction, and nothing is sent in between: what is
+// sent may be what ends the connection (death.go).
+const waitForLock = `do $$ begin
+	perform set_config('highlander.got', '', false);
+	for i in 1..%d loop
+		commit;
+		begin
+			perform pg_advisory_lock_shared(%d);
+			perform set_config('highlander.got', 'it', false);
+			return;
+		exception
+			when lock_not_available then null;
+			when query_canceled then return;
+		end;
+	end loop;
+end $$`
+
+const ringRounds = 200 // ten minutes, as a rule
 
 // watchRing starts the goroutine that has the ring's connection.
 func (s *session) watchRing(ctx context.Context, n *node) {
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx)) // it is stopped last, so that a crash is one
+	s.ringEnded = make(chan struct{})
 	s.ringed.Go(func() {
+		defer close(s.ringEnded)
 		err := s.waitForEnds(ctx, n)
 		n.do(func() { s.ringErr = err })
 	})
@@ -81,15 +94,17 @@ func (s *session) nextTurn(ctx context.Context) int64 {
 
 // waitForEnd waits for the end of a session for a while.
 func (s *session) waitForEnd(ctx context.Context, session int64) (ended bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.ringWait()+s.c.opTimeout())
+	ctx, cancel := context.WithTimeout(ctx, ringRounds*s.ringWait()+s.c.opTimeout())
 	defer cancel()
 	conn, key := s.ring.PgConn(), s.c.workKey(session)
-	results, err := conn.Exec(ctx, fmt.Sprintf(waitForLock, key)).ReadAll()
+	if err := conn.Exec(ctx, fmt.Sprintf(waitForLock, ringRounds, key)).Close(); err != nil {
+		return false, unlessBrokenOff(err)
+	}
+	results, err := conn.Exec(ctx, "select current_setting('highlander.got')").ReadAll()
 	if err != nil {
 		return false, unlessBrokenOff(err)
 	}
-	last := results[len(results)-1]
-	if len(last.Rows) == 0 || len(last.Rows[0][0]) == 0 {
+	if got := results[0]; len(got.Rows) == 0 || len(got.Rows[0][0]) == 0 {
 		return false, nil
 	}
 	return true, unlessBrokenOff(conn.Exec(ctx, fmt.Sprintf("select pg_advisory_unlock_shared(%d)", key)).Close())
@@ -104,7 +119,8 @@ func unlessBrokenOff(err error) error {
 	return err
 }
 
-// turnRing tells the ring whom to wait for. What it waits for now is broken off.
+// turnRing tells the ring whom to wait for. What it waits for now is broken off:
+// again and again, because between two statements that goes unheard.
 func (n *node) turnRing(ctx context.Context, s *session, to int64) error {
 	if to == s.turned {
 		return nil
@@ -117,8 +133,17 @@ func (n *node) turnRing(ctx context.Context, s *session, to int64) error {
 	s.turn <- to
 	ctx, cancel := context.WithTimeout(ctx, n.c.opTimeout())
 	defer cancel()
-	if _, err := s.work.Exec(ctx, "select pg_cancel_backend($1)", s.ringPID); err != nil {
-		return fmt.Errorf("turn the ring: %w", err)
+	for len(s.turn) > 0 {
+		if _, err := s.work.Exec(ctx, "select pg_cancel_backend($1)", s.ringPID); err != nil {
+			return fmt.Errorf("turn the ring: %w", err)
+		}
+		select {
+		case <-s.ringEnded:
+			return nil // serve hears of it
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("turn the ring: %w", context.Cause(ctx))
+		}
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ create table if not exists $schema.nodes (
 	beat_at    timestamptz not null, -- for people, and who shows it to them
 	since      timestamptz not null,
 	direct     boolean not null,     -- nothing between the node and the server could break both connections
+	local      boolean not null,     -- and no network could forge their end
 	work_pid   integer not null,     -- the backends of the two connections
 	ring_pid   integer not null
 ) with (fillfactor = 50);

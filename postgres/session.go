@@ -19,6 +19,7 @@ import (
 // before this one, in the goroutine watchRing.
 type session struct {
 	c      *config
+	clock  func() time.Duration
 	number int64
 	server server
 	wires  *wires
@@ -27,15 +28,17 @@ type session struct {
 
 	workPID, ringPID int32 // of the backends
 
-	beat    int64          // as counted in the row
-	notes   []string       // notifications that were not read yet
-	warned  atomic.Bool    // the server has warned
-	turn    chan int64     // to the goroutine of the ring: the session to wait for
-	turned  int64          // what it was told last
-	ringed  sync.WaitGroup // that goroutine
-	stop    func()         // ends it
-	ringErr error          // its end
-	lost    error          // why the session has ended
+	beat      int64          // as counted in the row
+	notes     []string       // notifications that were not dealt with yet
+	notedAt   time.Duration  // when the last one came
+	warned    atomic.Bool    // the server has warned
+	turn      chan int64     // to the goroutine of the ring: the session to wait for
+	turned    int64          // what it was told last
+	ringed    sync.WaitGroup // that goroutine
+	ringEnded chan struct{}  // closed when it has ended
+	stop      func()         // ends it
+	ringErr   error          // its end
+	lost      error          // why the session has ended
 }
 
 // server is which server a session is at, and since when that runs.
@@ -65,7 +68,7 @@ func (e permanentError) Unwrap() error { return e.error }
 // openSession connects, checks what it has connected to, and takes the locks of
 // the session, in a row of nodes that others see when they are taken.
 func (n *node) openSession(ctx context.Context) (_ *session, err error) {
-	s := &session{c: n.c, wires: &wires{keep: n.c.keep}, turn: make(chan int64, 1)}
+	s := &session{c: n.c, clock: n.clock, wires: &wires{keep: n.c.keep}, turn: make(chan int64, 1)}
 	defer func() {
 		if err != nil {
 			s.end()
@@ -109,7 +112,9 @@ func (s *session) dial(ctx context.Context) (*pgx.Conn, error) {
 			s.warned.Store(true)
 		}
 	}
-	conn.OnNotification = func(_ *pgconn.PgConn, note *pgconn.Notification) { s.notes = append(s.notes, note.Payload) }
+	conn.OnNotification = func(_ *pgconn.PgConn, note *pgconn.Notification) {
+		s.notes, s.notedAt = append(s.notes, note.Payload), s.clock()
+	}
 	return pgx.ConnectConfig(ctx, conn)
 }
 
@@ -231,15 +236,18 @@ func (s *session) listen(ctx context.Context) error {
 
 // join takes the locks of the session and makes it known to the others.
 func (s *session) join(ctx context.Context) error {
-	direct := !s.c.outlived && isDirect(ctx, s.work) && isDirect(ctx, s.ring)
+	way, err := s.findLink(ctx)
+	if err != nil {
+		return err
+	}
 	tx, err := s.work.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
 	defer func() { _ = tx.Rollback(ctx) }() // after Commit it does nothing
-	err = tx.QueryRow(ctx, inSchema(s.c.schema, `insert into $schema.nodes (name, ttl_ms, beat, beat_at, since, direct, work_pid, ring_pid)
-		values ($1, $2, 0, clock_timestamp(), clock_timestamp(), $3, $4, $5) returning session`),
-		s.c.name, s.c.ttl.Milliseconds(), direct, s.workPID, s.ringPID).Scan(&s.number)
+	err = tx.QueryRow(ctx, inSchema(s.c.schema, `insert into $schema.nodes (name, ttl_ms, beat, beat_at, since, direct, local, work_pid, ring_pid)
+		values ($1, $2, 0, clock_timestamp(), clock_timestamp(), $3, $4, $5, $6) returning session`),
+		s.c.name, s.c.ttl.Milliseconds(), way.direct, way.local, s.workPID, s.ringPID).Scan(&s.number)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
@@ -256,6 +264,25 @@ func (s *session) join(ctx context.Context) error {
 		return fmt.Errorf("join: %w", err)
 	}
 	return nil
+}
+
+// findLink finds out what the end of the connections may prove. Across a network the
+// backend of the ring, which is blocked, has to look at its socket by itself: see
+// wakeRing. Where it cannot, there is no proof.
+func (s *session) findLink(ctx context.Context) (link, error) {
+	work, ring := linkOf(ctx, s.work), linkOf(ctx, s.ring)
+	way := link{direct: work.direct && ring.direct && !s.c.outlived, local: work.local && ring.local}
+	if s.c.pretend != nil {
+		way = *s.c.pretend
+	}
+	if way.local {
+		return way, nil
+	}
+	_, err := s.ring.Exec(ctx, "select set_config('client_connection_check_interval', $1, false)", strconv.FormatInt(lookAtSocket.Milliseconds(), 10))
+	if pgErr := (*pgconn.PgError)(nil); err != nil && !errors.As(err, &pgErr) {
+		return link{}, fmt.Errorf("join: %w", err)
+	}
+	return way, nil
 }
 
 // lock takes the lock of a session, which nobody else has a reason to have.

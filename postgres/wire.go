@@ -86,10 +86,14 @@ func (ws *wires) close() {
 	ws.open, ws.cancel = nil, nil
 }
 
-// isDirect says whether the socket of a connection ends at the server itself: no
-// proxy that may end while this process lives, and no translation of addresses,
-// which may come with one.
-func isDirect(ctx context.Context, conn *pgx.Conn) bool {
+// link is what is known of the way from a node to the server.
+type link struct {
+	direct bool // the sockets end at the server: no proxy that may end while this process lives, and no translation of addresses, which may come with one
+	local  bool // there is no network in between that could forge the end of a connection: a unix socket, or loopback
+}
+
+// linkOf looks at the addresses at both ends of a connection.
+func linkOf(ctx context.Context, conn *pgx.Conn) link {
 	socket := conn.PgConn().Conn()
 	var client, server *netip.Addr
 	var clientPort, serverPort *int32
@@ -97,12 +101,14 @@ func isDirect(ctx context.Context, conn *pgx.Conn) bool {
 	err := conn.QueryRow(ctx, "select inet_client_addr(), inet_client_port(), inet_server_addr(), inet_server_port(), pg_backend_pid()").
 		Scan(&client, &clientPort, &server, &serverPort, &pid)
 	if err != nil {
-		return false
+		return link{}
 	}
 	if client == nil || server == nil {
-		return client == nil && server == nil && unixPeerIsParentOf(socket, int(pid))
+		direct := client == nil && server == nil && unixPeerIsParentOf(socket, int(pid))
+		return link{direct: direct, local: direct}
 	}
-	return same(socket.LocalAddr(), *client, *clientPort) && same(socket.RemoteAddr(), *server, *serverPort)
+	direct := same(socket.LocalAddr(), *client, *clientPort) && same(socket.RemoteAddr(), *server, *serverPort)
+	return link{direct: direct, local: direct && client.IsLoopback() && server.IsLoopback()}
 }
 
 // same reports whether an address here is what the server says it is.
