@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -108,11 +106,12 @@ func TestThousandIDsCostOneLeaseAndOneWatch(t *testing.T) {
 }
 
 // Trap 16: a change of the leader costs no lease, and neither does a member that
-// is stopped, hangs or starts again.
+// is stopped, hangs or starts again. The TTL is for a busy machine, on which an
+// election takes long.
 func TestLeaderChangesCostNoLease(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, 3)
-	c := open(t, s.URL())
+	c := open(t, s.URL(), etcd.WithTTL(30*time.Second))
 	l := acquire(t, c, "id")
 	for _, harm := range []struct {
 		do, undo func(int) error
@@ -184,25 +183,6 @@ func TestProgramsClientIsLeftOpen(t *testing.T) {
 	}
 }
 
-// A new password takes effect without a restart: the file is read again.
-func TestPasswordFileIsReadAgain(t *testing.T) {
-	t.Parallel()
-	s := startServer(t, 1)
-	file := filepath.Join(t.TempDir(), "password")
-	must(t, os.WriteFile(file, []byte("old\n"), 0o600))
-	must(t, s.EnableAuth("/highlander/", map[string]string{"user": "new"}))
-	c := open(t, s.URL()+"?user=user&password-file="+file)
-	acquired := make(chan highlander.Lease)
-	go func() { acquired <- acquire(t, c, "id") }()
-	select {
-	case <-acquired:
-		t.Fatal("acquired with the wrong password")
-	case <-time.After(300 * time.Millisecond):
-	}
-	must(t, os.WriteFile(file, []byte("new\n"), 0o600))
-	held(t, <-acquired)
-}
-
 func TestTTLTooShortToStopIsRefusedWithTheArithmetic(t *testing.T) {
 	c := open(t, "etcd://127.0.0.1:1?ttl=4s")
 	_, err := c.Acquire(t.Context(), "id", highlander.AcquireOptions{StopWithin: 3 * time.Second})
@@ -219,8 +199,7 @@ func TestTTLTooShortToStopIsRefusedWithTheArithmetic(t *testing.T) {
 // The server makes a TTL longer that is not much more than its election timeout.
 func TestServersShortestTTL(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, 1)
-	c := open(t, s.URL()+"?ttl=1s")
+	c := open(t, sharedServer(t).URL()+"?ttl=1s", etcd.WithPrefix(newPrefix()))
 	l := acquire(t, c, "id")
 	if left := time.Until(l.Expires()); left < time.Second {
 		t.Errorf("the lease is for %v, but the server has granted 2s", left)
@@ -249,8 +228,8 @@ func TestServerThatIsNotThereIsWaitedFor(t *testing.T) {
 // claim was deleted, and the watch does not say so.
 func TestDeletedClaimEndsTheLeaseWithoutTheWatch(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, 1)
-	c := open(t, s.URL(), etcd.WithTTL(4*time.Second))
+	s := sharedServer(t)
+	c := open(t, s.URL(), etcd.WithPrefix(newPrefix()), etcd.WithTTL(4*time.Second))
 	l, other := acquire(t, c, "id"), acquire(t, c, "other")
 	keys := c.ClaimKeys("id")
 	c.Blind()

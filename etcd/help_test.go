@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,6 +48,44 @@ func logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
+// ear is a log handler that closes heard when a message begins with what it
+// listens for.
+type ear struct {
+	slog.Handler
+	prefix string
+	heard  chan struct{}
+	once   *sync.Once
+}
+
+// listenFor returns a logger like logger, and what is closed when a message begins
+// with prefix.
+func listenFor(prefix string) (*slog.Logger, <-chan struct{}) {
+	e := ear{logger().Handler(), prefix, make(chan struct{}), &sync.Once{}}
+	return slog.New(e), e.heard
+}
+
+func (e ear) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, e.prefix) {
+		e.once.Do(func() { close(e.heard) })
+	}
+	return e.Handler.Handle(ctx, r)
+}
+
+func (e ear) WithAttrs(attrs []slog.Attr) slog.Handler {
+	e.Handler = e.Handler.WithAttrs(attrs)
+	return e
+}
+
+// receive waits until a channel is closed.
+func receive(t *testing.T, c <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(patience):
+		t.Fatalf("waited in vain until %s", what)
+	}
+}
+
 // writePasswords turns authentication on, with users who may do what they like
 // below a prefix. It returns their parameters of a URL.
 func writePasswords(t *testing.T, s *etcdtest.Server, prefix string, users ...string) map[string]string {
@@ -63,6 +103,13 @@ func writePasswords(t *testing.T, s *etcdtest.Server, prefix string, users ...st
 
 var clusters atomic.Int64
 
+// newPrefix returns a prefix that no other test of this process uses.
+func newPrefix() string { return fmt.Sprintf("/test/%d", clusters.Add(1)) }
+
+// shortTTL is for what waits until a lease has run out. With less, a busy machine
+// would lose leases, too.
+const shortTTL = 3 * time.Second
+
 // fixture is an empty cluster on a server: a prefix of its own. Between each node
 // and each member of the server stands a proxy.
 type fixture struct {
@@ -70,6 +117,7 @@ type fixture struct {
 	prefix string
 	ttl    time.Duration
 	user   string // parameters of the URL
+	log    *slog.Logger
 	nodes  []*fixtureNode
 }
 
@@ -79,7 +127,7 @@ type fixtureNode struct {
 }
 
 func newFixture(t *testing.T, server *etcdtest.Server) *fixture {
-	f := &fixture{server: server, prefix: fmt.Sprintf("/test/%d", clusters.Add(1)), ttl: 2 * time.Second}
+	f := &fixture{server: server, prefix: newPrefix(), ttl: shortTTL, log: logger()}
 	t.Cleanup(func() {
 		for _, n := range f.nodes {
 			for _, p := range n.proxies {
@@ -100,7 +148,7 @@ func (f *fixture) open(t *testing.T, name string) *fixtureNode {
 		n.proxies = append(n.proxies, p)
 		endpoints = append(endpoints, p.Addr())
 	}
-	c, err := etcd.Open(f.server.URLFor(endpoints...)+f.user, etcd.WithPrefix(f.prefix), etcd.WithName(name), etcd.WithTTL(f.ttl), etcd.WithLogger(logger()))
+	c, err := etcd.Open(f.server.URLFor(endpoints...)+f.user, etcd.WithPrefix(f.prefix), etcd.WithName(name), etcd.WithTTL(f.ttl), etcd.WithLogger(f.log))
 	must(t, err)
 	n.Cluster = c
 	f.nodes = append(f.nodes, n)
