@@ -68,6 +68,20 @@ func TestLastLookAtALivingPeerIsRemembered(t *testing.T) {
 	}
 }
 
+func TestRingIsLeftToReportAnEnd(t *testing.T) {
+	n := newNode(&config{}, func() time.Duration { return time.Hour })
+	s := &session{c: n.c, number: 9, turned: 7, turn: make(chan int64, 1), ringEnded: make(chan struct{})}
+	close(s.ringEnded)
+	other := n.c.objects(5)
+	seen := sight{peers: []peer{{session: 7}, {session: 5}}, locks: []lockHeld{{object: other[0]}, {object: other[1]}}}
+	if err := n.see(t.Context(), s, seen); err != nil {
+		t.Fatal(err)
+	}
+	if s.turned != 7 || len(s.turn) != 0 {
+		t.Errorf("the ring is turned to session %d; want 7 until its end was reported", s.turned)
+	}
+}
+
 func TestWhoIsBeforeInTheRing(t *testing.T) {
 	for _, test := range []struct {
 		sessions []int64

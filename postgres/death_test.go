@@ -190,6 +190,11 @@ func TestResetByTheNetworkIsNoProofOfDeath(t *testing.T) {
 		"of a notification": func(k *contest) {
 			k.adminExec("select pg_notify($1, 'ring')", k.holder.Channel())
 		},
+		"of a notification, and of what the ring has waited for": func(k *contest) {
+			if err := k.nodes[2].Close(); err != nil { // the last is before the first in the ring
+				k.Error(err)
+			}
+		},
 		"of an answer": func(k *contest) { k.start(k.holder, "a third id") },
 	} {
 		t.Run(name, func(t *testing.T) {
