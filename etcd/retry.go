@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,11 +75,20 @@ func (c *Cluster) try(ctx context.Context, limit time.Duration, do request) erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err = clientv3.ContextError(ctx, do(ctx, client))
+	err = noAnswer(client.Endpoints(), clientv3.ContextError(ctx, do(ctx, client)))
 	if errors.Is(err, rpctypes.ErrAuthFailed) {
 		c.conn.renew(client)
 	}
 	return err
+}
+
+// noAnswer says who was asked if nobody has answered: the client keeps to itself
+// why, be it that a connection was refused or that TLS did not come about.
+func noAnswer(endpoints []string, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("no answer from %s: %w", strings.Join(endpoints, ", "), err)
 }
 
 // insist makes a request until it succeeds, is not permitted, or ctx ends; the

@@ -86,7 +86,8 @@ func (a address) dial() (*clientv3.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return clientv3.New(cfg)
+	client, err := clientv3.New(cfg)
+	return client, noAnswer(cfg.Endpoints, err)
 }
 
 func parseURL(raw string) (a address, err error) {
