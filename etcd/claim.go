@@ -82,7 +82,11 @@ func (cl *claim) compete(ctx context.Context) error {
 		case look.won:
 			return nil
 		case look.take:
-			if won, err := cl.take(ctx, look.revision); won || err != nil {
+			won, err := cl.take(ctx, look.revision)
+			if won && look.after.State == stateHeld {
+				cl.c.log.Info("the lease of the holder has run out; taking over", "id", cl.ref.id, "holder", look.after.Node, "held", look.after.Token)
+			}
+			if won || err != nil {
 				return err
 			}
 		}
@@ -101,6 +105,7 @@ type outlook struct {
 	won      bool // the holder before has handed the id over to it
 	take     bool // it may take the id, if the record is still of ...
 	revision int64
+	after    record // the last one of the id
 
 	holder clientv3.LeaseID // whose lease is worth a look; zero: none
 	ttl    time.Duration
@@ -116,7 +121,7 @@ func (c *Cluster) look(at claimRef, watched *vigil) outlook {
 	defer c.mu.Unlock()
 	e := c.view.id(at.id)
 	cl := c.claims[at.id][at]
-	look := outlook{revision: e.revision, changed: e.changed, sighted: sighted}
+	look := outlook{revision: e.revision, after: e.record, changed: e.changed, sighted: sighted}
 	if e.created(at) == 0 {
 		look.gone = c.view.revision >= cl.created
 		return look

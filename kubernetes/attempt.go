@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 type attempt struct {
 	requests *requests
 	store    *store
+	log      *slog.Logger
 	name     string
 	claim    claim
 
@@ -83,7 +85,11 @@ func (a *attempt) step(ctx context.Context, s state, changed <-chan struct{}) (*
 		return nil, nil
 	}
 	a.claim.token = s.floor + 1
-	return a.hold(ctx, s)
+	got, err := a.hold(ctx, s)
+	if err == nil && s.record.holder != "" {
+		a.log.Info("the lease of the holder has run out; taking over", "id", a.claim.id, "holder", s.record.holder, "held", s.record.token)
+	}
+	return got, err
 }
 
 // isMine reports whether the object has this claim in it, and not that of an

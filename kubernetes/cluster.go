@@ -179,7 +179,7 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 	if err != nil {
 		return nil, err
 	}
-	a := &attempt{requests: c.requests, store: c.store, name: objectName(id), claim: claim{id: id, node: c.node, meta: opts.Meta, ttl: c.ttl}}
+	a := &attempt{requests: c.requests, store: c.store, log: c.log, name: objectName(id), claim: claim{id: id, node: c.node, meta: opts.Meta, ttl: c.ttl}}
 	l, err := c.win(ctx, a, opts.StopWithin, endTurn)
 	if err != nil {
 		c.calls.Go(func() {

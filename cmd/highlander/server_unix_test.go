@@ -116,6 +116,7 @@ func TestCommandRunsOnOneNodeOfAServer(t *testing.T) {
 
 		first.signal(os.Kill)
 		second.stdout.next("runs on")
+		second.stderr.next("; taking over") // as nobody has released the id
 		first.exits(-1)
 		third := startWaiting(t, s, lock)
 
@@ -126,6 +127,7 @@ func TestCommandRunsOnOneNodeOfAServer(t *testing.T) {
 
 		third.signal(syscall.SIGSTOP)
 		fourth.stdout.next("runs on")
+		fourth.stderr.next("; taking over")
 		third.signal(syscall.SIGCONT)
 		third.stderr.next("lease lost")
 		third.stderr.next("another node holds the id")
