@@ -87,6 +87,9 @@ func (v *view) load(kvs []*mvccpb.KeyValue, revision int64, now time.Duration) [
 		v.putNode(kv, changed)
 		v.putClaim(kv, changed)
 	}
+	for id := range v.ids {
+		changed[id] = true // a claim may have come and gone that was never seen here
+	}
 	for _, kv := range kvs {
 		v.putRecord(kv, now, changed)
 	}

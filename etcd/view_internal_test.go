@@ -231,3 +231,21 @@ func TestHeir(t *testing.T) {
 		t.Error("a claim that cannot be read is an heir")
 	}
 }
+
+// A claim may be put and deleted while there is no watch: who waits with it must look
+// again, though its id seems to be as it was.
+func TestWhoWaitsLooksAgainWhenAllKeysWereRead(t *testing.T) {
+	w := newWorld(t)
+	w.holds(w.comes(1), 7)
+	changed := w.id("id").changed
+	w.load([]*mvccpb.KeyValue{
+		{Key: []byte(w.keys.node(1)), CreateRevision: 1, ModRevision: 1},
+		{Key: []byte(w.keys.claim(w.claim(1))), CreateRevision: 2, ModRevision: 2},
+		{Key: []byte("/p/held/id"), Value: []byte(w.record(w.claim(1), 7).value()), CreateRevision: 3, ModRevision: 3},
+	}, 9, w.now)
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody is woken")
+	}
+}
