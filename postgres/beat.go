@@ -28,6 +28,10 @@ const (
 	// lost, or have come while the lock was not free yet.
 	free = `select w.id from $schema.waiters w join $schema.leases l using (id)
 		where w.session = $1 and l.released and not exists (select from $schema.waiters e where e.id = w.id and e.place < w.place)`
+
+	// missing are ids that this node waits for, and whose row somebody has deleted.
+	// If their holder cannot put it back, nobody would be called any more.
+	missing = `select distinct id from $schema.waiters w where session = $1 and not exists (select from $schema.leases l where l.id = w.id)`
 )
 
 // state is what is at the server of this session.
@@ -49,7 +53,7 @@ func (n *node) beat(ctx context.Context, s *session) error {
 	}
 	var beats []int64
 	var found state
-	var calls []string
+	var calls, gone []string
 	var seen sight
 	s.warned.Store(false)
 	b := s.newBatch()
@@ -58,6 +62,7 @@ func (n *node) beat(ctx context.Context, s *session) error {
 		return row.Scan(&found.pid, &found.locks, &found.leases, &found.tokens, &found.waiters)
 	})
 	collect(b.add(free, s.number), &calls, func(rows pgx.Rows, id *string) error { return rows.Scan(id) })
+	collect(b.add(missing, s.number), &gone, func(rows pgx.Rows, id *string) error { return rows.Scan(id) })
 	seen.addTo(b)
 	err := b.send(ctx)
 	if schemaIsGone(err) {
@@ -70,6 +75,7 @@ func (n *node) beat(ctx context.Context, s *session) error {
 	for _, id := range calls {
 		n.calls[id] = true
 	}
+	n.missed(gone)
 	if err := n.see(ctx, s, seen); err != nil {
 		return err
 	}
@@ -87,7 +93,7 @@ func (n *node) beat(ctx context.Context, s *session) error {
 		return nil
 	}
 	found.locks = wanted.locks // others than ours may be there
-	if len(beats) == 0 || found != wanted {
+	if len(beats) == 0 || len(gone) > 0 || found != wanted {
 		return n.repair(ctx, s)
 	}
 	n.renewed(sent)

@@ -139,6 +139,15 @@ func (m *memory) see(r row, now time.Duration) {
 	}
 }
 
+// vanish takes in that there is no row. Whoever had the lease then has its child
+// stopped when a TTL has passed.
+func (m *memory) vanish(now, ttl time.Duration) {
+	if !m.open {
+		m.ttl = ttl
+	}
+	m.token, m.open, m.gone = max(m.token, 1), true, now // a row that is made anew has token 0
+}
+
 // floor is a token that the next one has to be larger than.
 func (m *memory) floor() int64 {
 	if m == nil {
@@ -271,6 +280,17 @@ func (n *node) remember(rows []row) {
 			n.known[r.id] = &memory{}
 		}
 		n.known[r.id].see(r, now)
+	}
+}
+
+// missed notes that the rows of ids are gone that this node waits for.
+func (n *node) missed(ids []string) {
+	now := n.clock()
+	for _, id := range ids {
+		if n.known[id] == nil {
+			n.known[id] = &memory{}
+		}
+		n.known[id].vanish(now, n.c.ttl)
 	}
 }
 

@@ -86,6 +86,26 @@ func TestWaiterRemembersTheLeaseWhoseRowIsGone(t *testing.T) {
 	third.stillWaits()
 }
 
+// Nor is it waited for in vain, if nobody comes who has the row made anew: not the
+// holder, and no other claim.
+func TestIDWhoseRowIsGoneIsTakenByWhoWaited(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sharedServer(t), 2*time.Second)
+	proxy := w.newProxy()
+	l := w.acquire(w.open(w.behind(proxy), "holder"), "id")
+	next := w.queue(w.open(w.server.URL(), "next"), "id")
+	proxy.Close() // nobody will put the row back
+	w.adminExec(`select pg_terminate_backend(work_pid), pg_terminate_backend(ring_pid) from $schema.nodes where name like 'holder#%'`)
+	w.adminExec(`delete from $schema.leases`)
+	after := next.lease()
+	if early := time.Until(l.Expires()); early > 0 {
+		t.Errorf("given out %v before the lease has run out whose row is gone", early)
+	}
+	if after.Token() <= l.Token() {
+		t.Errorf("token %d after %d", after.Token(), l.Token())
+	}
+}
+
 // A transaction that is blocked for ever would keep VACUUM from its work.
 func TestWaitingInTheRingBeginsAnew(t *testing.T) {
 	t.Parallel()
