@@ -125,7 +125,7 @@ func (l location) load() (cfg *rest.Config, namespace string, err error) {
 	namespace = l.namespace
 	if namespace == "" {
 		if namespace, _, err = loaded.Namespace(); err != nil {
-			return nil, "", oneLine(err)
+			return nil, "", unusable(err)
 		}
 	}
 	if l.kubeconfig == "" && l.context == "" {
@@ -134,16 +134,18 @@ func (l location) load() (cfg *rest.Config, namespace string, err error) {
 			return cfg, namespace, err
 		}
 	}
-	cfg, err = loaded.ClientConfig()
-	if clientcmd.IsEmptyConfig(err) {
-		err = errors.New("this is no pod, and there is no kubeconfig: give one as kubeconfig=FILE, or in KUBECONFIG")
+	if cfg, err = loaded.ClientConfig(); err != nil {
+		return nil, "", unusable(err)
 	}
-	return cfg, namespace, oneLine(err)
+	return cfg, namespace, nil
 }
 
-func oneLine(err error) error {
-	if err == nil {
-		return nil
+// unusable says in one line what is wrong with the kubeconfig.
+func unusable(err error) error {
+	if clientcmd.IsEmptyConfig(err) {
+		return errors.New("this is no pod, and there is no kubeconfig: give one as kubeconfig=FILE, or in KUBECONFIG")
 	}
-	return errors.New(strings.Join(strings.Fields(err.Error()), " "))
+	return fmt.Errorf("kubeconfig: %w", oneLine(err))
 }
+
+func oneLine(err error) error { return errors.New(strings.Join(strings.Fields(err.Error()), " ")) }
