@@ -72,7 +72,7 @@ func (s *session) ensureSchema(ctx context.Context) error {
 	err = s.createSchema(ctx)
 	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) {
 		if pgErr.Code == codeInsufficientPrivilege {
-			return fmt.Errorf("the tables are not there, and this user may not create them; let somebody who may run the SQL of postgres.Schema(%q), then grant the rights in docs/postgres.md: %w", s.c.schema, err)
+			return fmt.Errorf("the tables are not there, and this user may not create them; let somebody who may run what \"highlander schema\" or postgres.Schema(%q) gives, then grant the rights in docs/postgres.md: %w", s.c.schema, err)
 		}
 		if there, again := s.schemaThere(ctx); again == nil && there {
 			return nil // another node was faster
