@@ -48,25 +48,29 @@ func logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// ear is a log handler that closes heard when a message begins with what it
-// listens for.
+// ear is a log handler that calls do, once, when a message begins with prefix.
 type ear struct {
 	slog.Handler
 	prefix string
-	heard  chan struct{}
-	once   *sync.Once
+	do     func()
+}
+
+// when returns a logger like logger that calls do, once, before it is done with a
+// message that begins with prefix.
+func when(prefix string, do func()) *slog.Logger {
+	return slog.New(ear{logger().Handler(), prefix, sync.OnceFunc(do)})
 }
 
 // listenFor returns a logger like logger, and what is closed when a message begins
 // with prefix.
 func listenFor(prefix string) (*slog.Logger, <-chan struct{}) {
-	e := ear{logger().Handler(), prefix, make(chan struct{}), &sync.Once{}}
-	return slog.New(e), e.heard
+	heard := make(chan struct{})
+	return when(prefix, func() { close(heard) }), heard
 }
 
 func (e ear) Handle(ctx context.Context, r slog.Record) error {
 	if strings.HasPrefix(r.Message, e.prefix) {
-		e.once.Do(func() { close(e.heard) })
+		e.do()
 	}
 	return e.Handler.Handle(ctx, r)
 }

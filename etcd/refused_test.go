@@ -35,15 +35,11 @@ func TestRefused(t *testing.T) {
 	})
 	// ... and in any case what was the matter.
 	t.Run("LookupSaysWhyItWasInVain", func(t *testing.T) {
-		log, failed := listenFor("etcd: a request has failed")
 		enough := errors.New("enough")
 		ctx, cancel := context.WithCancelCause(t.Context())
-		go func() {
-			<-failed
-			cancel(enough)
-		}()
 		limited, stop := context.WithTimeout(ctx, patience)
 		defer stop()
+		log := when("etcd: a request has failed", func() { cancel(enough) })
 		if _, err := open(t, stranger, etcd.WithLogger(log)).Lookup(limited, "id"); !errors.Is(err, enough) || !errors.Is(err, rpctypes.ErrAuthFailed) {
 			t.Errorf("with a wrong password: %v", err)
 		}
