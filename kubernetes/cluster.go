@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -100,6 +101,7 @@ func Open(url string, opts ...Option) (*Cluster, error) {
 	access.ContentType = "application/vnd.kubernetes.protobuf"
 	dialer := connrotation.NewDialer((&net.Dialer{Timeout: cfg.timeout()}).DialContext)
 	access.Dial = dialer.DialContext
+	access.Wrap(func(inner http.RoundTripper) http.RoundTripper { return refuser{inner} })
 	clientset, err := kubernetes.NewForConfig(access)
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: cluster URL: %w", oneLine(err))

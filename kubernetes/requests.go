@@ -35,8 +35,13 @@ type requests struct {
 func (r *requests) do(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(silent(ctx), r.timeout)
 	defer cancel()
+	ctx, refuse := withRefusal(ctx)
+	defer refuse(nil)
 	sent := r.clock()
 	err := f(ctx)
+	if refused := new(refusal); errors.As(context.Cause(ctx), &refused) {
+		err = refused.StatusError
+	}
 	if err == nil || isAnswer(err) {
 		r.heard.Store(int64(r.clock()))
 		return err

@@ -75,14 +75,14 @@ func TestASilentWatchIsGivenUpWhileLeasesAreHeld(t *testing.T) {
 		claim{id: "id", node: "a", token: 1, ttl: testTTL}.holds(held, time.Now())
 		r.store.watched(held)
 
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
 		began := time.Now()
-		version, err := w.watchOnce(t.Context(), "1")
+		version, err := w.watchOnce(ctx, "1")
 		if took := time.Since(began); version != "" || err != nil || took != w.silence {
 			t.Errorf("after %v the watch ends with %q, %v; want it to ask for a list after %v", took, version, err, w.silence)
 		}
 
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
 		began = time.Now()
 		time.Sleep(testTTL) // the lease has run out
 		if _, err := w.watchOnce(ctx, "1"); err != nil || ctx.Err() == nil {
