@@ -39,6 +39,7 @@ postgres://USER@HOST:PORT/DATABASE
                       use, or with what "highlander schema" prints
   ttl=TIME            (12s)
   All else is as psql has it: sslmode, sslrootcert, ..., PGPASSFILE, PGPASSWORD
+  In a password in the URL write %2F for /, %3F for ?, %23 for # and %40 for @
 
 etcd://HOST:PORT,HOST:PORT/PREFIX   etcds:// for TLS as the system trusts it
   PREFIX              what all keys begin with (/highlander); prefix=PREFIX is
