@@ -14,7 +14,7 @@ import (
 // leases to run out. This is the proof:
 //
 //   - Nothing stood between it and the server that could have ended its
-//     connections: the addresses at both ends are the same (isDirect).
+//     connections: the addresses at both ends are the same (linkOf).
 //   - Both its connections have ended within a moment, and neither by an
 //     administrator (pg_terminate_backend), who is counted as sessions_killed,
 //     but because the client's end was closed: sessions_abandoned, or

@@ -9,6 +9,7 @@ import (
 	"highlander"
 	"highlander/internal/netproxy"
 	"highlander/postgres"
+	"highlander/postgres/postgrestest"
 )
 
 // contest is a holder, and others that wait, with leases that last longer than the
@@ -21,7 +22,17 @@ type contest struct {
 }
 
 func newContest(t *testing.T, holderURL func(*world) string, opts ...postgres.Option) *contest {
-	w := newWorld(t, sharedServer(t), forever)
+	return newContestAt(t, sharedServer(t), holderURL, opts...)
+}
+
+// newProof is a contest at a server of its own: sessions that others end there are
+// counted, and leave a doubt.
+func newProof(t *testing.T, opts ...postgres.Option) *contest {
+	return newContestAt(t, startServer(t), direct, opts...)
+}
+
+func newContestAt(t *testing.T, server *postgrestest.Server, holderURL func(*world) string, opts ...postgres.Option) *contest {
+	w := newWorld(t, server, forever)
 	k := &contest{world: w, holder: w.open(holderURL(w), "holder", opts...)}
 	k.lease = w.acquire(k.holder, "id")
 	k.next = w.queue(w.open(w.server.URL(), "next"), "id")
@@ -145,7 +156,7 @@ func TestBrokenConnectionCostsNoLease(t *testing.T) {
 
 func TestCrashIsProofOfDeath(t *testing.T) {
 	t.Parallel()
-	k := newContest(t, direct)
+	k := newProof(t)
 	k.holder.Crash()
 	k.next.lease()
 	k.logs("the process of a node has died; taking over")
@@ -154,7 +165,7 @@ func TestCrashIsProofOfDeath(t *testing.T) {
 // The successor looks around, at a dead peer, before it comes to deal with the death.
 func TestLookRightAfterADeathDoesNotCostTheProof(t *testing.T) {
 	t.Parallel()
-	k := newContest(t, direct)
+	k := newProof(t)
 	all := k.nodes[1:] // the ring decides which of them hears of it
 	var busy sync.WaitGroup
 	for _, c := range all {
@@ -176,7 +187,7 @@ func TestLookRightAfterADeathDoesNotCostTheProof(t *testing.T) {
 // Across a network, the backend of the ring looks at its socket by itself.
 func TestCrashAcrossANetworkIsProofOfDeath(t *testing.T) {
 	t.Parallel()
-	k := newContest(t, direct, postgres.AcrossANetwork())
+	k := newProof(t, postgres.AcrossANetwork())
 	k.quiet()
 	k.holder.Crash()
 	k.next.lease()

@@ -68,7 +68,7 @@ func (p *process) kill() {
 
 func TestKilledProcessIsSucceededLongBeforeItsLeaseRunsOut(t *testing.T) {
 	t.Parallel()
-	server := sharedServer(t)
+	server := startServer(t) // sessions that other tests end would leave a doubt
 	for name, url := range map[string]string{"TCP": server.URL(), "unix socket": server.SocketURL()} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, server, forever)
