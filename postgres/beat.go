@@ -168,8 +168,8 @@ func (n *node) repair(ctx context.Context, s *session) error {
 	n.queue(b, fresh)
 	collect(b.add(lockRows, ids), &before, scanRow)
 	b.add(restoreLeases, s.number, n.c.name, n.c.ttl.Milliseconds(), ids, keys, tokens, metas, since)
-	b.add(freeStrays, s.number, slices.Collect(maps.Keys(n.holds)))
-	b.add(leaveStrays, s.number, slices.Collect(maps.Keys(n.claims)))
+	b.add(freeStrays, s.number, keysOf(n.holds))
+	b.add(leaveStrays, s.number, keysOf(n.claims))
 	collect(b.add(ownLeases, s.number), &ours, func(rows pgx.Rows, r *row) error { return rows.Scan(&r.id, &r.token) })
 	if err := b.send(ctx); err != nil {
 		return fmt.Errorf("repair the tables: %w", err)
@@ -230,3 +230,7 @@ func (n *node) loseAllBut(held []*hold, ours, before []row) {
 		h.lease.Lose(cause)
 	}
 }
+
+// keysOf returns the keys of a map, and never nil: that would be null to the server,
+// with which nothing compares.
+func keysOf[K comparable, V any](m map[K]V) []K { return slices.AppendSeq([]K{}, maps.Keys(m)) }
