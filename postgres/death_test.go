@@ -1,10 +1,13 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"highlander"
 	"highlander/internal/netproxy"
@@ -57,7 +60,9 @@ func (k *contest) isToldAndReleases() {
 	if err := k.lease.Err(); !errors.Is(err, highlander.ErrLeaseLost) {
 		k.Errorf("the lease has ended with %v; want ErrLeaseLost", err)
 	}
-	k.logs("its process may be alive")
+	k.eventually("the next one has looked, or the holder has come back before that", func() bool {
+		return k.log.has("its process may be alive") || k.log.has("there is a session at the server again")
+	})
 	k.next.stillWaits()
 	k.release(k.lease)
 	if next := k.next.lease(); next.Token() <= k.lease.Token() {
@@ -251,4 +256,19 @@ func TestCrashOfTheServerCostsNoLease(t *testing.T) {
 	w.isHeld(l)
 	w.release(l)
 	next.lease()
+}
+
+// What others in the same database do does not stand in for the end of a process that
+// goes on in another session.
+func TestSessionGivenUpIsNoProofOfDeath(t *testing.T) {
+	t.Parallel()
+	k := newContest(t, direct)
+	k.quiet()
+	for range 3 {
+		k.asAdmin(func(_ context.Context, conn *pgx.Conn) error { return conn.PgConn().Conn().Close() })
+	}
+	k.holder.LoseSession()
+	k.logs("kept the leases through a break of the connection")
+	k.next.stillWaits()
+	k.isHeld(k.lease)
 }

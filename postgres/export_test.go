@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -54,4 +55,9 @@ func (c *Cluster) BreakWork() {
 func (c *Cluster) Ask(ctx context.Context, sql string) (answer string, err error) {
 	err = c.node.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error { return conn.QueryRow(ctx, sql).Scan(&answer) })
 	return answer, err
+}
+
+// LoseSession ends the session of a node as an error in it does.
+func (c *Cluster) LoseSession() {
+	c.node.do(func() { c.node.current.ringErr = errors.New("lost, for a test") })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // session is a node at the server, for as long as both its connections last. The
@@ -35,6 +37,7 @@ type session struct {
 	turn      chan int64     // to the goroutine of the ring: the session to wait for
 	turned    int64          // what it was told last
 	ringed    sync.WaitGroup // that goroutine
+	parting   atomic.Bool    // the server may be told that the session is over
 	ringEnded chan struct{}  // closed when it has ended
 	stop      func()         // ends it
 	ringErr   error          // its end
@@ -71,6 +74,7 @@ func (n *node) openSession(ctx context.Context) (_ *session, err error) {
 	s := &session{c: n.c, clock: n.clock, wires: &wires{keep: n.c.keep}, turn: make(chan int64, 1)}
 	defer func() {
 		if err != nil {
+			s.parting.Store(true)
 			s.end()
 			s.cut() // no lease depends on it yet
 		}
@@ -98,6 +102,10 @@ func (s *session) dial(ctx context.Context) (*pgx.Conn, error) {
 		}
 	}
 	conn.DialFunc = s.wires.dialer(conn.DialFunc)
+	build := conn.BuildFrontend
+	conn.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return build(r, staying{w, &s.parting})
+	}
 	conn.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
 	conn.StatementCacheCapacity = max(conn.StatementCacheCapacity, 64)
 	conn.Tracer = nil

@@ -187,6 +187,7 @@ func (n *node) respectHarm(s *session) {
 
 // sayGoodbye gives everything up that the node has.
 func (n *node) sayGoodbye(s *session) {
+	s.parting.Store(true)
 	n.doAll()
 	n.failAll(highlander.ErrClosed)
 	n.book.Close()

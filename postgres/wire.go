@@ -1,11 +1,14 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,6 +33,25 @@ func (w *wire) Close() error { return w.SetDeadline(time.Unix(1, 0)) }
 func (w *wire) cut() {
 	w.let()
 	_ = w.Conn.Close() // what is there to be lost is lost
+}
+
+// staying keeps pgx from telling the server, as it gives a connection up, that this
+// is over. While leases are held, its session ends by the next one's word, as by an
+// administrator's, or with the process: were it to end in order, the ends of other
+// clients' sessions might be taken for those of this process.
+type staying struct {
+	io.Writer
+	parting *atomic.Bool
+}
+
+// terminate is the last message of a client.
+var terminate = []byte{'X', 0, 0, 0, 4}
+
+func (s staying) Write(p []byte) (int, error) {
+	if bytes.Equal(p, terminate) && !s.parting.Load() {
+		return len(p), nil
+	}
+	return s.Writer.Write(p)
 }
 
 // wires are the sockets of a session.
