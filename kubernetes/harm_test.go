@@ -57,6 +57,36 @@ func TestADeletedObjectOfAHolderThatIsCutOffIsPutBack(t *testing.T) {
 	}
 }
 
+// What a benchmark leaves has been held by nodes that were killed, and other nodes of
+// the namespace have seen it.
+func TestWhatDeleteAllDeletesIsNotPutBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.open("a"), w.open("b")
+	w.acquire(a, "bench-id", time.Second)
+	w.acquire(b, "user-id", time.Second)
+	w.knows(b, "bench-id", a)
+	defer w.cut(a, (*netproxy.Proxy).Cut)()
+	admin, err := kubernetes.New(w.admin, w.namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	if err := admin.DeleteAll(t.Context(), "bench-"); err != nil {
+		t.Fatal(err)
+	}
+	w.release(w.acquire(b, "another-id", 0)) // settles for longer than it takes to put an object back
+	left, err := w.leases().List(t.Context(), meta.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range left.Items {
+		if l.Name == kubernetes.ObjectName("bench-id") {
+			t.Errorf("it was put back: %v", l)
+		}
+	}
+}
+
 // A node that does not wait for the id knows its last token all the same.
 func TestTokensGrowThoughTheObjectWasDeleted(t *testing.T) {
 	t.Parallel()

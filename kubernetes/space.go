@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,10 +23,26 @@ func (c *Cluster) DeleteAll(ctx context.Context, prefix string) error {
 		if r := readRecord(o); r.id == "" || !strings.HasPrefix(r.id, prefix) {
 			continue
 		}
-		err := c.requests.do(ctx, func(ctx context.Context) error { return c.requests.leases.Delete(ctx, o.Name, meta.DeleteOptions{}) })
-		if err != nil && !apierrors.IsNotFound(err) {
+		if err := c.delete(ctx, o); err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("kubernetes: delete the Lease object %s: %w", o.Name, err)
 		}
 	}
 	return nil
+}
+
+// delete says first that the lease is released: else nodes that wait for other ids
+// put the object back, for the holder may be alive.
+func (c *Cluster) delete(ctx context.Context, o *object) error {
+	if r := readRecord(o); r.holder != "" {
+		now := time.Now()
+		claim{id: r.id, node: r.holder, token: r.token, ttl: r.duration, since: r.acquired}.isReleased(o, now)
+		err := c.requests.do(ctx, func(ctx context.Context) error {
+			_, err := c.requests.leases.Update(ctx, o, meta.UpdateOptions{})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return c.requests.do(ctx, func(ctx context.Context) error { return c.requests.leases.Delete(ctx, o.Name, meta.DeleteOptions{}) })
 }
