@@ -232,7 +232,7 @@ func TestDeletedClaimEndsTheLeaseWithoutTheWatch(t *testing.T) {
 	c := open(t, s.URL(), etcd.WithPrefix(newPrefix()), etcd.WithTTL(4*time.Second))
 	l, other := acquire(t, c, "id"), acquire(t, c, "other")
 	keys := c.ClaimKeys("id")
-	c.Blind()
+	c.Blind("id", "other")
 	client, err := s.Client()
 	must(t, err)
 	defer client.Close()

@@ -66,8 +66,25 @@ func (c *Cluster) RecordKey(id string) string { return c.keys.held(id) }
 
 // Blind makes the node see nothing more of what the watch tells, as when a member
 // hangs that does not end the watch.
-func (c *Cluster) Blind() {
+func (c *Cluster) Blind(ids ...string) {
+	for _, id := range ids {
+		c.awaitSight(id)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.view.keys = keys{"/nowhere"}
+}
+
+// awaitSight waits until the watch has told of the claim and the record of an id.
+func (c *Cluster) awaitSight(id string) {
+	for {
+		c.mu.Lock()
+		e := c.view.id(id)
+		told, changed := len(e.claims) > 0 && e.revision != 0, e.changed
+		c.mu.Unlock()
+		if told {
+			return
+		}
+		<-changed
+	}
 }
