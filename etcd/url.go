@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +14,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"highlander/internal/clusterurl"
 )
 
 const defaultPort = "2379"
@@ -30,27 +30,26 @@ const (
 
 // address is what a cluster URL says.
 type address struct {
-	endpoints               []string
-	ca, cert, key           string // files
-	user, passwordFile      string
-	secure                  bool
-	name, ttl, prefix, path string
+	endpoints          []string
+	ca, cert, key      string // files
+	user, passwordFile string
+	secure             bool
+	name, prefix, path string
+	ttl                time.Duration
 }
 
-// urlParams are the parameters of a cluster URL, in the order of the
-// documentation.
-var urlParams = []struct {
-	name string
-	to   func(*address) *string
-}{
-	{"name", func(a *address) *string { return &a.name }},
-	{"ttl", func(a *address) *string { return &a.ttl }},
-	{"prefix", func(a *address) *string { return &a.prefix }},
-	{"ca-file", func(a *address) *string { return &a.ca }},
-	{"cert-file", func(a *address) *string { return &a.cert }},
-	{"key-file", func(a *address) *string { return &a.key }},
-	{"user", func(a *address) *string { return &a.user }},
-	{"password-file", func(a *address) *string { return &a.passwordFile }},
+// params are the parameters of a cluster URL, in the order of the documentation.
+func (a *address) params() []clusterurl.Param {
+	return []clusterurl.Param{
+		clusterurl.String("name", &a.name),
+		clusterurl.Duration("ttl", &a.ttl, fmt.Sprintf("whole seconds from %v to %v, such as 12s, are allowed", minTTL, maxTTL)),
+		clusterurl.String("prefix", &a.prefix),
+		clusterurl.String("ca-file", &a.ca),
+		clusterurl.String("cert-file", &a.cert),
+		clusterurl.String("key-file", &a.key),
+		clusterurl.String("user", &a.user),
+		clusterurl.String("password-file", &a.passwordFile),
+	}
 }
 
 // Open returns the cluster of a URL, with a client of its own:
@@ -67,11 +66,7 @@ func Open(url string, opts ...Option) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd: cluster URL: %w", err)
 	}
-	fromURL, err := a.options()
-	if err != nil {
-		return nil, fmt.Errorf("etcd: cluster URL: %w", err)
-	}
-	cfg, err := newConfig(append(fromURL, opts...))
+	cfg, err := newConfig(append(a.options(), opts...))
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
@@ -92,12 +87,8 @@ func (a address) dial() (*clientv3.Client, error) {
 
 func parseURL(raw string) (a address, err error) {
 	hosts, rest := cutHosts(raw)
-	u, err := url.Parse(rest)
+	u, err := clusterurl.Parse(rest)
 	if err != nil {
-		var detail *url.Error
-		if errors.As(err, &detail) {
-			err = detail.Err // without the URL, which may have a password in it
-		}
 		return a, err
 	}
 	switch {
@@ -105,14 +96,12 @@ func parseURL(raw string) (a address, err error) {
 		return a, fmt.Errorf("scheme %q; etcd://HOST:PORT is allowed", u.Scheme)
 	case strings.Contains(hosts, "@"), strings.Contains(u.Path, "@"): // the latter: after a '/' in a password
 		return a, errors.New("a user is not allowed before the host; write user=USER&password-file=FILE")
-	case u.Fragment != "" || strings.HasSuffix(raw, "#"):
-		return a, errors.New("'#' is not allowed (in a value it is written %23)")
 	}
 	if a.endpoints, err = parseHosts(hosts); err != nil {
 		return a, err
 	}
 	a.path = strings.TrimRight(u.Path, "/")
-	if err := a.setParams(u.RawQuery); err != nil {
+	if err := clusterurl.SetParams(u.RawQuery, a.params()); err != nil {
 		return a, err
 	}
 	if a.prefix != "" && a.path != "" {
@@ -159,30 +148,6 @@ func parseHosts(hosts string) (endpoints []string, err error) {
 	return endpoints, nil
 }
 
-func (a *address) setParams(query string) error {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return fmt.Errorf("parameters: %w", err)
-	}
-	var names []string
-	for _, param := range urlParams {
-		names = append(names, param.name)
-	}
-	for name, given := range values {
-		i := slices.Index(names, name)
-		switch {
-		case i < 0:
-			return fmt.Errorf("unknown parameter %q; allowed are %s", name, strings.Join(names, ", "))
-		case len(given) > 1:
-			return fmt.Errorf("parameter %q is given %d times; once is allowed", name, len(given))
-		case given[0] == "":
-			return fmt.Errorf("parameter %q has no value; leave it out or give one", name)
-		}
-		*urlParams[i].to(a) = given[0]
-	}
-	return nil
-}
-
 func (a address) check() error {
 	switch {
 	case (a.cert == "") != (a.key == ""):
@@ -194,21 +159,17 @@ func (a address) check() error {
 }
 
 // options are those that the URL has set.
-func (a address) options() (opts []Option, err error) {
+func (a address) options() (opts []Option) {
 	if a.name != "" {
 		opts = append(opts, WithName(a.name))
 	}
 	if prefix := a.prefix + a.path; prefix != "" {
 		opts = append(opts, WithPrefix(prefix))
 	}
-	if a.ttl != "" {
-		ttl, err := time.ParseDuration(a.ttl)
-		if err != nil || ttl == 0 {
-			return nil, fmt.Errorf("ttl=%s: whole seconds from %v to %v, such as 12s, are allowed", a.ttl, minTTL, maxTTL)
-		}
-		opts = append(opts, WithTTL(ttl))
+	if a.ttl != 0 {
+		opts = append(opts, WithTTL(a.ttl))
 	}
-	return opts, nil
+	return opts
 }
 
 // clientConfig reads the files that the URL names.

@@ -4,64 +4,53 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
+
+	"highlander/internal/clusterurl"
 )
 
-// urlParams are the parameters of a cluster URL, in the order of the
-// documentation.
-var urlParams = []struct {
-	name string
-	set  func(cfg *Config, value string) error
-}{
-	{"join", func(cfg *Config, value string) error {
-		cfg.Join = strings.Split(value, ",")
-		return nil
-	}},
-	{"name", func(cfg *Config, value string) error {
-		cfg.Name = value
-		return nil
-	}},
-	{"label", func(cfg *Config, value string) error {
-		cfg.Label = value
-		return nil
-	}},
-	{"key-file", func(cfg *Config, value string) error {
-		cfg.KeyFile = value
-		return nil
-	}},
-	{"expect", func(cfg *Config, value string) error {
-		n, err := strconv.ParseUint(value, 10, 16)
-		if err != nil {
-			return fmt.Errorf("expect=%s: a number of nodes, 0 to 65535, is allowed", value)
+// params are the parameters of a cluster URL, in the order of the documentation.
+func (cfg *Config) params() []clusterurl.Param {
+	return []clusterurl.Param{
+		{Name: "join", Set: func(value string) error {
+			cfg.Join = strings.Split(value, ",")
+			return nil
+		}},
+		clusterurl.String("name", &cfg.Name),
+		clusterurl.String("label", &cfg.Label),
+		clusterurl.String("key-file", &cfg.KeyFile),
+		{Name: "expect", Set: func(value string) error {
+			n, err := strconv.ParseUint(value, 10, 16)
+			if err != nil {
+				return fmt.Errorf("expect=%s: a number of nodes, 0 to 65535, is allowed", value)
+			}
+			cfg.Expect = int(n)
+			return nil
+		}},
+		{Name: "quorum", Set: func(value string) error {
+			n, err := strconv.ParseUint(value, 10, 16)
+			if err != nil || n == 0 {
+				return fmt.Errorf("quorum=%s: a number of voters, 1 or more, is allowed; without quorum, the cluster is in available mode", value)
+			}
+			cfg.Quorum = int(n)
+			return nil
+		}},
+		clusterurl.Duration("ttl", &cfg.TTL, fmt.Sprintf("a time from %v to %v, such as 12s, is allowed", minTTL, maxTTL)),
+		clusterurl.String("advertise", &cfg.Advertise),
+		boolParam("observer", &cfg.Observer),
+		boolParam("insecure", &cfg.Insecure),
+	}
+}
+
+func boolParam(name string, to *bool) clusterurl.Param {
+	return clusterurl.Param{Name: name, Set: func(value string) error {
+		if value != "true" && value != "false" {
+			return fmt.Errorf("%s=%s: true and false are allowed", name, value)
 		}
-		cfg.Expect = int(n)
+		*to = value == "true"
 		return nil
-	}},
-	{"quorum", func(cfg *Config, value string) error {
-		n, err := strconv.ParseUint(value, 10, 16)
-		if err != nil || n == 0 {
-			return fmt.Errorf("quorum=%s: a number of voters, 1 or more, is allowed; without quorum, the cluster is in available mode", value)
-		}
-		cfg.Quorum = int(n)
-		return nil
-	}},
-	{"ttl", func(cfg *Config, value string) (err error) {
-		cfg.TTL, err = time.ParseDuration(value)
-		if err != nil || cfg.TTL == 0 {
-			return fmt.Errorf("ttl=%s: a time from %v to %v, such as 12s, is allowed", value, minTTL, maxTTL)
-		}
-		return nil
-	}},
-	{"advertise", func(cfg *Config, value string) error {
-		cfg.Advertise = value
-		return nil
-	}},
-	{"observer", func(cfg *Config, value string) error { return setBool(&cfg.Observer, "observer", value) }},
-	{"insecure", func(cfg *Config, value string) error { return setBool(&cfg.Insecure, "insecure", value) }},
+	}}
 }
 
 // ParseURL returns the Config that a cluster URL stands for:
@@ -97,12 +86,8 @@ func urlNames(field string) string {
 
 func parseURL(raw string) (Config, error) {
 	var cfg Config
-	u, err := url.Parse(raw)
+	u, err := clusterurl.Parse(raw)
 	if err != nil {
-		var detail *url.Error
-		if errors.As(err, &detail) {
-			err = detail.Err // without the URL, which may have a password in it
-		}
 		return cfg, err
 	}
 	switch {
@@ -114,8 +99,6 @@ func parseURL(raw string) (Config, error) {
 		return cfg, errors.New("a user is not allowed; keys are given as key-file=FILE")
 	case u.Path != "" && u.Path != "/":
 		return cfg, fmt.Errorf("path %q is not allowed; gossip://IP:PORT is", u.Path)
-	case u.Fragment != "" || strings.HasSuffix(raw, "#"):
-		return cfg, errors.New("'#' is not allowed (in a value it is written %23)")
 	case u.Host != "" && u.Hostname() == "":
 		return cfg, fmt.Errorf("address %q: the IP is missing; IP:PORT is allowed, such as 0.0.0.0:%d", u.Host, DefaultPort)
 	case u.Host != "" && u.Port() == "":
@@ -123,42 +106,5 @@ func parseURL(raw string) (Config, error) {
 	default:
 		cfg.Bind = u.Host
 	}
-	return cfg, cfg.setParams(u.RawQuery)
-}
-
-func (cfg *Config) setParams(query string) error {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return fmt.Errorf("parameters: %w", err)
-	}
-	var names []string
-	for _, param := range urlParams {
-		names = append(names, param.name)
-	}
-	for name := range values {
-		if !slices.Contains(names, name) {
-			return fmt.Errorf("unknown parameter %q; allowed are %s", name, strings.Join(names, ", "))
-		}
-	}
-	for _, param := range urlParams {
-		switch given := values[param.name]; {
-		case len(given) > 1:
-			return fmt.Errorf("parameter %q is given %d times; once is allowed", param.name, len(given))
-		case len(given) == 1 && given[0] == "":
-			return fmt.Errorf("parameter %q has no value; leave it out or give one", param.name)
-		case len(given) == 1:
-			if err := param.set(cfg, given[0]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func setBool(to *bool, name, value string) error {
-	if value != "true" && value != "false" {
-		return fmt.Errorf("%s=%s: true and false are allowed", name, value)
-	}
-	*to = value == "true"
-	return nil
+	return cfg, clusterurl.SetParams(u.RawQuery, cfg.params())
 }
