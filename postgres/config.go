@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"highlander/internal/clusterurl"
 	"highlander/internal/lease"
 	"highlander/internal/nodename"
 )
@@ -184,31 +185,23 @@ func withoutURL(err error) error {
 
 // ownParams takes our parameters out of values.
 func ownParams(values url.Values) (opts []Option, err error) {
-	for name, option := range map[string]func(value string) (Option, error){
-		"name":   func(value string) (Option, error) { return WithName(value), nil },
-		"schema": func(value string) (Option, error) { return WithSchema(value), nil },
-		"ttl": func(value string) (Option, error) {
-			ttl, err := time.ParseDuration(value)
-			if err != nil {
-				return nil, fmt.Errorf("ttl=%s: a time from %v to %v, such as 12s, is allowed", value, minTTL, maxTTL)
-			}
-			return WithTTL(ttl), nil
-		},
-	} {
-		given := values[name]
-		values.Del(name)
-		switch {
-		case len(given) > 1:
-			return nil, fmt.Errorf("parameter %q is given %d times; once is allowed", name, len(given))
-		case len(given) == 1 && given[0] == "":
-			return nil, fmt.Errorf("parameter %q has no value; leave it out or give one", name)
-		case len(given) == 1:
-			opt, err := option(given[0])
-			if err != nil {
-				return nil, err
-			}
-			opts = append(opts, opt)
-		}
+	var own config
+	err = clusterurl.TakeParams(values, []clusterurl.Param{
+		clusterurl.String("name", &own.name),
+		clusterurl.Duration("ttl", &own.ttl, fmt.Sprintf("a time from %v to %v, such as 12s, is allowed", minTTL, maxTTL)),
+		clusterurl.String("schema", &own.schema),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if own.name != "" {
+		opts = append(opts, WithName(own.name))
+	}
+	if own.ttl != 0 {
+		opts = append(opts, WithTTL(own.ttl))
+	}
+	if own.schema != "" {
+		opts = append(opts, WithSchema(own.schema))
 	}
 	return opts, nil
 }
