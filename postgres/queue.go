@@ -64,6 +64,14 @@ const (
 
 	unlock = `select pg_advisory_unlock(key) from unnest($1::bigint[]) as held(key)`
 
+	// unlockAllBut undoes what a statement has locked that was rolled back: the locks
+	// of a session are not part of a transaction.
+	unlockAllBut = `select pg_advisory_unlock(key) from (
+			select classid::bigint << 32 | objid::bigint as key from pg_locks
+			where locktype = 'advisory' and objsubid = 1 and pid = pg_backend_pid() and granted and mode = 'ExclusiveLock'
+			and database = (select oid from pg_database where datname = current_database())
+		) as locked where key <> all($1)`
+
 	// What is lost with it in a crash of the server is found out after a TTL.
 	dontWaitForDisk = `select set_config('synchronous_commit', 'off', true)`
 )
@@ -197,6 +205,7 @@ func (n *node) take(ctx context.Context, s *session) error {
 		return rows.Scan(&t.id, &t.key, &t.seat, &t.got, &t.token, &t.since)
 	})
 	if err := b.send(ctx); err != nil {
+		s.strays = true
 		return fmt.Errorf("take ids: %w", err)
 	}
 	for _, cl := range fresh {
@@ -208,6 +217,28 @@ func (n *node) take(ctx context.Context, s *session) error {
 	n.remember(rows)
 	n.took(s, got)
 	return n.refuseClashes(ctx, s, fresh, rows)
+}
+
+// unlockStrays gives back what an attempt has locked that has failed: nobody else
+// could take those ids, for as long as this session lasts. It comes before the next
+// attempt, because each lock of the same key is counted.
+func (n *node) unlockStrays(ctx context.Context, s *session) error {
+	if !s.strays {
+		return nil
+	}
+	held := []int64{n.c.workKey(s.number)}
+	for _, h := range n.holds {
+		if h.locked {
+			held = append(held, h.key)
+		}
+	}
+	b := s.newBatch()
+	b.add(unlockAllBut, held)
+	if err := b.send(ctx); err != nil {
+		return fmt.Errorf("unlock ids that were not taken: %w", err)
+	}
+	s.strays = false
+	return nil
 }
 
 // toTake returns the claims that are not in the queue, and all ids to look at. An

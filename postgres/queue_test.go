@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"highlander"
 	"highlander/postgres"
 )
@@ -103,6 +105,37 @@ func TestIDWhoseRowIsGoneIsTakenByWhoWaited(t *testing.T) {
 	}
 	if after.Token() <= l.Token() {
 		t.Errorf("token %d after %d", after.Token(), l.Token())
+	}
+}
+
+// Locks outlast the transaction that took them: where it fails, because somebody has
+// locked a row for too long, nobody else could take the id.
+func TestAttemptThatFailsLeavesNoLock(t *testing.T) {
+	t.Parallel()
+	for name, meanwhile := range map[string]func(next *waiter){
+		"and is made again": func(*waiter) {},
+		"and is given up":   func(next *waiter) { next.giveUp(); <-next.done },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, sharedServer(t), 8*time.Second)
+			l := w.acquire(w.open(w.server.URL(), "holder"), "id")
+			next := w.queue(w.open(w.server.URL(), "next"), "id")
+			third := w.queue(w.open(w.server.URL(), "third"), "id")
+			w.asAdmin(func(ctx context.Context, conn *pgx.Conn) error {
+				if err := conn.PgConn().Exec(ctx, w.inSchema("begin; select from $schema.waiters for update")).Close(); err != nil {
+					return err
+				}
+				w.release(l)
+				w.logs("take ids: ERROR: canceling statement due to lock timeout")
+				meanwhile(next)
+				return conn.PgConn().Exec(ctx, "rollback").Close()
+			})
+			if <-next.done; next.err == nil {
+				w.release(next.got)
+			}
+			third.lease()
+		})
 	}
 }
 

@@ -45,7 +45,7 @@ func (n *node) work(ctx context.Context, s *session) error {
 	if n.clock() < n.pause {
 		return nil
 	}
-	for _, step := range []func(context.Context, *session) error{n.beat, n.seeEnds, n.expire, n.giveBack, n.take, n.answer} {
+	for _, step := range []func(context.Context, *session) error{n.unlockStrays, n.beat, n.seeEnds, n.expire, n.giveBack, n.take, n.answer} {
 		if err := step(ctx, s); err != nil {
 			return err
 		}

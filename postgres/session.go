@@ -30,6 +30,7 @@ type session struct {
 
 	workPID, ringPID int32 // of the backends
 
+	strays    bool           // an attempt to take ids has failed: it may have left locks
 	beat      int64          // as counted in the row
 	notes     []string       // notifications that were not dealt with yet
 	notedAt   time.Duration  // when the last one came

@@ -22,17 +22,18 @@ func (w *world) acquire(c *postgres.Cluster, id string) highlander.Lease {
 
 // waiter is a call of Acquire.
 type waiter struct {
-	w    *world
-	done chan struct{}
-	got  highlander.Lease
-	err  error
+	w      *world
+	giveUp context.CancelFunc
+	done   chan struct{}
+	got    highlander.Lease
+	err    error
 }
 
 // start starts a call of Acquire, and returns when it is in the queue, or served.
 func (w *world) start(c *postgres.Cluster, id string) *waiter {
 	w.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	wait := &waiter{w: w, done: make(chan struct{})}
+	wait := &waiter{w: w, giveUp: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(wait.done)
 		wait.got, wait.err = c.Acquire(ctx, id, highlander.AcquireOptions{})
