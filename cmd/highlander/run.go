@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -138,8 +139,9 @@ type job struct {
 
 	leasesRunOut bool // of the cluster it runs in
 
-	guard *guard.Guard
-	exit  guard.Exit // of the last run; for Serve, and for run after it
+	guard   *guard.Guard
+	running atomic.Bool // there is, or may be, a command
+	exit    guard.Exit  // of the last run; for Serve, and for run after it
 }
 
 func (j *job) run(ctx context.Context, at endpoint) error {
@@ -251,7 +253,9 @@ func (j *job) Serve(ctx context.Context) error {
 	d := &deadline{lease: info, runsOut: j.leasesRunOut, set: j.guard.SetDeadline}
 	d.extend() // before the command is there
 	extending.Go(func() { d.keepExtending(alive) })
+	j.running.Store(true)
 	exit, err := j.guard.Run(ctx, cmd)
+	j.running.Store(false)
 	expired := errors.Is(err, guard.ErrDeadline)
 	switch {
 	case expired && ctx.Err() == nil:
@@ -306,6 +310,8 @@ func (j *job) passSignals(ctx context.Context, signals <-chan os.Signal, stop fu
 				j.guard.Signal(sig.(syscall.Signal))
 			}
 			switch {
+			case asked && stopping && !j.running.Load():
+				j.log.Info("stopping already, and there is no command to kill", "id", j.spec.ID, "signal", sig.String())
 			case asked && stopping:
 				j.log.Warn("killing the command at the second signal", "id", j.spec.ID, "signal", sig.String())
 				j.guard.Signal(syscall.SIGKILL)

@@ -3,12 +3,16 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -268,6 +272,22 @@ func TestSecondInterruptKillsADeafCommand(t *testing.T) {
 	p.signal(os.Interrupt)
 	p.stderr.next("killing the command at the second signal")
 	p.exits(128 + 9)
+}
+
+func TestSecondInterruptOfAWaitingNodeSpeaksOfNoCommand(t *testing.T) {
+	var log bytes.Buffer
+	j := &job{log: slog.New(slog.NewTextHandler(&log, nil))}
+	ctx, end := context.WithCancel(t.Context())
+	signals, stops := make(chan os.Signal), 0
+	var passing sync.WaitGroup
+	passing.Go(func() { j.passSignals(ctx, signals, func() { stops++ }) })
+	signals <- syscall.SIGTERM
+	signals <- syscall.SIGTERM
+	end()
+	passing.Wait()
+	if got := log.String(); stops != 1 || strings.Contains(got, "killing") || !strings.Contains(got, "there is no command to kill") {
+		t.Errorf("stopped %d times; want once, and no word of a killed command in the log:\n%s", stops, got)
+	}
 }
 
 func TestWaitingNodeStoppedBySIGTERMExitsWith0(t *testing.T) {
