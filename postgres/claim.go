@@ -89,6 +89,7 @@ func (h *hold) live() bool {
 func (n *node) grant(cl *claim, h *hold) {
 	n.holds[h.id] = h
 	delete(n.claims, cl.seat)
+	cl.queued = false // whoever takes an id leaves its queue
 	if !cl.place.leaveFor(claimServed) {
 		h.giveBack = true
 		return
