@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	renew = `update $schema.nodes set beat = beat + 1, beat_at = clock_timestamp() where session = $1 returning beat`
+	renew = `update $schema.nodes set beat = beat + 1, beat_at = clock_timestamp(), ttl_ms = $2 where session = $1 returning beat`
 
 	// ownState is what should be there of this session: its backend, the locks of
 	// ids and its own, its leases and its places in queues.
@@ -57,7 +57,7 @@ func (n *node) beat(ctx context.Context, s *session) error {
 	var seen sight
 	s.warned.Store(false)
 	b := s.newBatch()
-	collect(b.add(renew, s.number), &beats, func(rows pgx.Rows, beat *int64) error { return rows.Scan(beat) })
+	collect(b.add(renew, s.number, n.c.ttl.Milliseconds()), &beats, func(rows pgx.Rows, beat *int64) error { return rows.Scan(beat) })
 	b.add(ownState, s.number).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&found.pid, &found.locks, &found.leases, &found.tokens, &found.waiters)
 	})
@@ -133,7 +133,7 @@ func (n *node) wantedState(s *session) state {
 const (
 	restoreNode = `insert into $schema.nodes (session, name, ttl_ms, beat, beat_at, since, direct, local, work_pid, ring_pid)
 		overriding system value values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), false, false, $5, $6)
-		on conflict (session) do update set beat = nodes.beat + 1, beat_at = clock_timestamp()`
+		on conflict (session) do update set beat = nodes.beat + 1, beat_at = clock_timestamp(), ttl_ms = excluded.ttl_ms`
 
 	// restoreLeases puts rows back that somebody has deleted. Another node may
 	// have made one in the meantime, for the queue; but as this session has the

@@ -123,3 +123,36 @@ func TestWhatWasSeenInAnotherSessionDoesNotCount(t *testing.T) {
 		t.Errorf("the same beat, seen again, runs out at %v; want %v", at, want)
 	}
 }
+
+// Whoever changes a TTL by hand, and the newcomer who sees only that, must not make
+// a child start beside another.
+func TestTTLOfALeaseIsNeverLessThanIsKnown(t *testing.T) {
+	const own, long = 4 * time.Second, 9 * time.Second
+	n := newNode(&config{ttl: own}, func() time.Duration { return time.Hour })
+	s := &session{c: n.c, number: 1}
+	var m memory
+	for _, test := range []struct {
+		inRow, want time.Duration
+	}{
+		{millis(1), own},
+		{millis(long.Milliseconds()), long},
+		{millis(1), long},
+		{millis(-1 << 63), long},
+		{millis(1<<63 - 1), maxTTL},
+		{millis(0), maxTTL},
+	} {
+		if err := n.see(t.Context(), s, sight{peers: []peer{{session: 7, beat: 3, ttl: test.inRow}}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := n.peers[7].ttl; got != test.want {
+			t.Errorf("a session with a TTL of %v in its row: %v; want %v", test.inRow, got, test.want)
+		}
+		if m.see(row{token: 5, ttl: test.inRow}, n.clock(), own); m.ttl != test.want {
+			t.Errorf("a lease with a TTL of %v in its row: %v; want %v", test.inRow, m.ttl, test.want)
+		}
+	}
+	var unseen memory
+	if unseen.vanish(n.clock(), own); unseen.ttl != own {
+		t.Errorf("a lease whose row nobody has seen: %v; want %v", unseen.ttl, own)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -106,6 +107,21 @@ func TestNewcomerWaitsForALeaseThatWasNotReleased(t *testing.T) {
 			next.lease()
 		})
 	}
+}
+
+// Nor is a TTL believed that somebody has made shorter. The holder puts it back.
+func TestTTLMadeShorterByHandIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sharedServer(t), 4*time.Second)
+	l := w.acquire(w.open(w.server.URL(), "holder"), "id")
+	next := w.queue(w.open(w.server.URL(), "next"), "id")
+	w.adminExec("update $schema.nodes set ttl_ms = 1; update $schema.leases set ttl_ms = 1")
+	w.adminExec("select pg_notify($1, 'ring')", w.nodes[0].Channel()) // all look
+	w.eventually("the holder has put its TTL back", func() bool {
+		return w.admin("select count(*) from $schema.nodes where ttl_ms = $1", w.ttl.Milliseconds()) == 2
+	})
+	next.stillWaits()
+	w.isHeld(l)
 }
 
 // The ring's connection alone is nothing that others depend on, but who ends it

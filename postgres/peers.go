@@ -44,7 +44,7 @@ func (e *ends) scan(row pgx.Row) error {
 type peer struct {
 	session int64
 	name    string
-	ttl     time.Duration
+	ttl     time.Duration // never less than our own, nor than it was seen before: somebody may have changed the row by hand
 	beat    int64
 	link
 	pids [2]int32 // of the backends of work and ring
@@ -52,6 +52,11 @@ type peer struct {
 	seen  time.Duration // when this beat was seen first
 	alive bool          // it had both its locks when it was seen last, or before its working connection was seen to have ended
 	ends  ends          // counted then
+}
+
+// millis returns a TTL from a row, and never more than a node can have.
+func millis(ms int64) time.Duration {
+	return time.Duration(min(max(ms, 0), maxTTL.Milliseconds())) * time.Millisecond
 }
 
 // runsOut is when the leases of a session are over that is not renewed any more.
@@ -77,7 +82,7 @@ func (v *sight) addTo(b *batch) {
 		if err := rows.Scan(&p.session, &p.name, &ttl, &p.beat, &p.direct, &p.local, &p.pids[0], &p.pids[1]); err != nil {
 			return err
 		}
-		p.ttl = time.Duration(ttl) * time.Millisecond
+		p.ttl = millis(ttl)
 		return nil
 	})
 	collect(b.add(listLocks, int64(b.s.c.sessionClass())), &v.locks, func(rows pgx.Rows, l *lockHeld) error {
@@ -102,9 +107,12 @@ func (n *node) see(ctx context.Context, s *session, v sight) error {
 		if p.session == s.number {
 			continue
 		}
-		p.seen = now
-		if known := n.peers[p.session]; known != nil && known.beat == p.beat {
-			p.seen = known.seen
+		p.seen, p.ttl = now, max(p.ttl, n.c.ttl)
+		if known := n.peers[p.session]; known != nil {
+			p.ttl = max(p.ttl, known.ttl)
+			if p.beat == known.beat {
+				p.seen = known.seen
+			}
 		}
 		work, ringObject := int64(uint32(n.c.workKey(p.session))), int64(uint32(n.c.ringKey(p.session)))
 		p.witness(n.peers[p.session], locked[work], locked[ringObject], v.ends)

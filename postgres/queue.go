@@ -123,7 +123,7 @@ type row struct {
 func scanRow(rows pgx.Rows, r *row) error {
 	var ttl int64
 	err := rows.Scan(&r.id, &r.key, &r.token, &r.node, &r.released, &ttl)
-	r.ttl = time.Duration(ttl) * time.Millisecond
+	r.ttl = millis(ttl)
 	return err
 }
 
@@ -137,11 +137,12 @@ type memory struct {
 	gone  time.Duration // when an older row was seen in its place; zero if that was not
 }
 
-// see takes in the row of an id, read at that time.
-func (m *memory) see(r row, now time.Duration) {
+// see takes in the row of an id, read at that time. The TTL is never less than that
+// of this node: see peer.
+func (m *memory) see(r row, now, own time.Duration) {
 	switch {
 	case r.token >= m.token:
-		*m = memory{token: r.token, open: !r.released, ttl: r.ttl}
+		*m = memory{token: r.token, open: !r.released, ttl: max(r.ttl, m.ttl, own)}
 	case m.gone == 0:
 		m.gone = now
 	}
@@ -149,10 +150,8 @@ func (m *memory) see(r row, now time.Duration) {
 
 // vanish takes in that there is no row. Whoever had the lease then has its child
 // stopped when a TTL has passed.
-func (m *memory) vanish(now, ttl time.Duration) {
-	if !m.open {
-		m.ttl = ttl
-	}
+func (m *memory) vanish(now, own time.Duration) {
+	m.ttl = max(m.ttl, own)
 	m.token, m.open, m.gone = max(m.token, 1), true, now // a row that is made anew has token 0
 }
 
@@ -310,7 +309,7 @@ func (n *node) remember(rows []row) {
 		if n.known[r.id] == nil {
 			n.known[r.id] = &memory{}
 		}
-		n.known[r.id].see(r, now)
+		n.known[r.id].see(r, now, n.c.ttl)
 	}
 }
 

@@ -132,7 +132,7 @@ func (n *node) succeed(ctx context.Context, s *session, sent time.Duration) erro
 	var before, ours []row
 	var seats []int64
 	b := s.newBatch()
-	b.add(renew, s.number) // or others, who have seen the first beat, would count from that
+	b.add(renew, s.number, n.c.ttl.Milliseconds()) // or others, who have seen the first beat, would count from that
 	collect(b.add(lockOld, allIDs, numbers), &before, scanRow)
 	b.add(putBackOld, n.c.name, n.c.ttl.Milliseconds(), allIDs, keys, allTokens, metas, since, sessions)
 	collect(b.add(adoptLeases, ids, tokens, numbers, s.number, n.c.ttl.Milliseconds()), &ours, func(rows pgx.Rows, r *row) error { return rows.Scan(&r.id, &r.token) })
