@@ -42,6 +42,8 @@ type Cluster struct {
 
 	closing context.Context // ends with ErrClosed when Close begins
 	close   context.CancelCauseFunc
+	parting context.Context // ends when Close gives up what is not released by then
+	giveUp  context.CancelCauseFunc
 	session context.Context // ends when Close has released everything
 	end     context.CancelFunc
 	start   func() // starts the watcher
@@ -125,6 +127,7 @@ func newCluster(clientset kubernetes.Interface, namespace string, cfg config, ha
 	}
 	c.log = cfg.log.With("node", c.node)
 	c.closing, c.close = context.WithCancelCause(context.Background())
+	c.parting, c.giveUp = context.WithCancelCause(context.Background())
 	c.session, c.end = context.WithCancel(context.Background())
 	c.book = lease.NewBook(boottime.Now, c.log)
 	c.store = newStore(boottime.Now, cfg.ttl)
@@ -229,6 +232,7 @@ func (c *Cluster) keep(a *attempt, won *written, stopWithin time.Duration, endTu
 		claim:    a.claim,
 		object:   won.object,
 		stopped:  make(chan struct{}),
+		turn:     make(chan struct{}, 1),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -263,29 +267,55 @@ func (c *Cluster) abandon(a *attempt) {
 // lastWords is how many time-outs long what is left to say is tried to be said.
 const lastWords = 2
 
+var errGivenUp = fmt.Errorf("%w: the server has not answered in time", highlander.ErrClosed)
+
 // release stops the keeper and writes that the child has stopped. If Release and
-// Close meet, the second one waits for the first.
+// Close meet, the second one has its turn after the first. Neither goes on for
+// longer than Close waits.
 func (c *Cluster) release(ctx context.Context, k *keeper) error {
-	k.releasing.Lock()
-	defer k.releasing.Unlock()
-	if k.released {
-		return nil
-	}
-	k.released = true
-	k.halt()
-	err := k.release(ctx)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.keepers, k)
-	if err != nil {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.parting, func() { cancel(context.Cause(c.parting)) })()
+	if err := c.releaseInTurn(ctx, k); err != nil {
 		return fmt.Errorf("kubernetes: release %q: %w", k.claim.id, err)
 	}
 	return nil
 }
 
-// Close implements highlander.Cluster. It returns within a few seconds, also if
-// the server does not answer; leases that could not be released run out then,
-// and the error says so.
+func (c *Cluster) releaseInTurn(ctx context.Context, k *keeper) error {
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if k.released {
+		return nil
+	}
+	k.halt()
+	err := k.release(ctx)
+	k.released = err == nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.keepers, k)
+	return gaveUp(ctx, err)
+}
+
+// gaveUp adds why ctx has ended, if it has, to the error of the last try.
+func gaveUp(ctx context.Context, last error) error {
+	cause := context.Cause(ctx)
+	switch {
+	case last == nil || cause == nil:
+		return last
+	case errors.Is(last, ctx.Err()), errors.Is(last, cause):
+		return cause
+	}
+	return fmt.Errorf("%w; the last try: %w", cause, last)
+}
+
+// Close implements highlander.Cluster. It returns within two fifths of the TTL,
+// also if the server does not answer, or Release waits for it; leases that could
+// not be released run out then, and the error says so.
 func (c *Cluster) Close() error {
 	c.mu.Lock()
 	first := !c.closed
@@ -297,6 +327,7 @@ func (c *Cluster) Close() error {
 		return nil
 	}
 	defer close(c.done)
+	defer time.AfterFunc(lastWords*c.requests.timeout, func() { c.giveUp(errGivenUp) }).Stop()
 	c.close(highlander.ErrClosed)
 	c.book.Close()
 	err := c.releaseAll(keepers)
@@ -312,14 +343,12 @@ func (c *Cluster) Close() error {
 
 // releaseAll releases what was not released yet.
 func (c *Cluster) releaseAll(keepers []*keeper) error {
-	ctx, cancel := context.WithTimeout(c.session, lastWords*c.requests.timeout)
-	defer cancel()
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error
 	for _, k := range keepers {
 		all.Go(func() {
-			if err := c.release(ctx, k); err != nil {
+			if err := c.release(c.parting, k); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"highlander"
@@ -29,8 +28,8 @@ type keeper struct {
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when run has returned
 
-	releasing sync.Mutex
-	released  bool
+	turn     chan struct{} // has room for the one who releases
+	released bool
 }
 
 // writeTries is how often a request is made at once while others change the

@@ -1,7 +1,6 @@
 package kubernetes_test
 
 import (
-	"fmt"
 	"testing"
 
 	"highlander/kubernetes"
@@ -22,26 +21,5 @@ func TestAHolderWithoutRightsWhoseObjectIsDeletedDoesNotHurry(t *testing.T) {
 	// A tenth of a second apart at least, for less than the TTL.
 	if tries, most := logged.count("DEBUG", "writing Lease objects"), int(shortTTL.Milliseconds()/100); tries > most {
 		t.Errorf("%d requests were refused, want %d at most", tries, most)
-	}
-}
-
-func TestCloseReleasesAllLeases(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	node := w.open("holder", kubernetes.WithTTL(kubernetes.DefaultTTL))
-	var waiters []*waiter
-	for i := range 20 {
-		waiters = append(waiters, w.start(node, fmt.Sprintf("id-%d", i)))
-	}
-	for _, waits := range waiters {
-		w.firstOf(waits)
-	}
-	if err := node.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for i := range waiters {
-		if holder := w.get(fmt.Sprintf("id-%d", i)).Spec.HolderIdentity; holder != nil && *holder != "" {
-			t.Errorf("id-%d is held by %s", i, *holder)
-		}
 	}
 }
