@@ -5,6 +5,8 @@ package etcdtest
 import (
 	"os/exec"
 	"syscall"
+
+	"highlander/internal/freeze"
 )
 
 // separate puts a member into a process group of its own: a signal that the
@@ -12,12 +14,16 @@ import (
 // member is frozen, the kernel ends it, as its group is an orphan then.
 func separate(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-func (m *member) freeze() error { return m.signal(syscall.SIGSTOP) }
-func (m *member) thaw() error   { return m.signal(syscall.SIGCONT) }
-
-func (m *member) signal(sig syscall.Signal) error {
+func (m *member) freeze() error {
 	if m.cmd == nil {
 		return errNotRunning
 	}
-	return m.cmd.Process.Signal(sig)
+	return freeze.Stop(m.cmd.Process.Pid)
+}
+
+func (m *member) thaw() error {
+	if m.cmd == nil {
+		return errNotRunning
+	}
+	return m.cmd.Process.Signal(syscall.SIGCONT)
 }

@@ -3,13 +3,12 @@
 package kubernetestest
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
-	"strings"
 	"syscall"
+
+	"highlander/internal/freeze"
 )
 
 // process is a server that runs.
@@ -61,22 +60,6 @@ func (s *starter) start(log, program string, args ...string) (*process, error) {
 	return p, <-started
 }
 
-func (p *process) kill() error { return p.cmd.Process.Kill() }
-func (p *process) thaw() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
-
-// freeze returns when the process has stopped, which it does a moment after the
-// signal.
-func (p *process) freeze() error {
-	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		return err
-	}
-	for {
-		state, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(p.cmd.Process.Pid)).Output()
-		if err != nil {
-			return fmt.Errorf("ask for the state of the server: %w", err)
-		}
-		if strings.HasPrefix(string(state), "T") {
-			return nil
-		}
-	}
-}
+func (p *process) kill() error   { return p.cmd.Process.Kill() }
+func (p *process) freeze() error { return freeze.Stop(p.cmd.Process.Pid) }
+func (p *process) thaw() error   { return p.cmd.Process.Signal(syscall.SIGCONT) }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"highlander/internal/freeze"
 )
 
 // account is a user of the machine.
@@ -95,29 +97,28 @@ func (p *process) signal(s signal) error {
 }
 
 // freeze stops the postmaster first, so that it starts nothing more.
-func (p *process) freeze() error { return p.signalAll(syscall.SIGSTOP, true) }
-
-func (p *process) thaw() error { return p.signalAll(syscall.SIGCONT, false) }
-
-func (p *process) signalAll(s signal, parentFirst bool) error {
-	if parentFirst {
-		if err := p.signal(s); err != nil {
-			return err
-		}
+func (p *process) freeze() error {
+	if err := freeze.Stop(p.pid()); err != nil {
+		return err
 	}
 	children, err := p.children()
 	if err != nil {
 		return err
 	}
+	return freeze.Stop(children...)
+}
+
+func (p *process) thaw() error {
+	children, err := p.children()
+	if err != nil {
+		return err
+	}
 	for _, pid := range children {
-		if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err
 		}
 	}
-	if !parentFirst {
-		return p.signal(s)
-	}
-	return nil
+	return p.signal(syscall.SIGCONT)
 }
 
 // children returns the backends and whatever else the postmaster started.

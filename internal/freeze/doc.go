@@ -1,0 +1,2 @@
+// Package freeze stops processes for tests, with SIGSTOP.
+package freeze
