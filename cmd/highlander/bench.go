@@ -150,6 +150,7 @@ type benchPlan struct {
 	slowKill      bool // a kill waits for the end of a lease
 	idleIDs       int
 	restAfterKill time.Duration
+	restAtStart   time.Duration // until all nodes of a fleet are connected
 	patience      time.Duration // in addition to stepTimeout
 
 	cleanUp func(context.Context) error // if there is something to
@@ -291,9 +292,11 @@ func (b *bench) repeat(ctx context.Context, rounds int, round func(context.Conte
 		if err := f.order(nodeOrder{Op: opWrap, ID: b.id}, f.live()...); err != nil {
 			return err
 		}
+		rest := max(restBetween, b.restAtStart)
 		for i := range rounds {
 			ctx, cancel := context.WithTimeout(ctx, stepTimeout+b.patience)
-			d, err := b.oneRound(ctx, f, round)
+			d, err := b.oneRound(ctx, f, rest, round)
+			rest = restBetween
 			cancel()
 			if err != nil {
 				return fmt.Errorf("round %d: %w", i+1, err)
@@ -306,14 +309,14 @@ func (b *bench) repeat(ctx context.Context, rounds int, round func(context.Conte
 	return []result{summarize(figures)}, err
 }
 
-func (b *bench) oneRound(ctx context.Context, f *fleet, round func(context.Context, *fleet) (time.Duration, error)) (time.Duration, error) {
+func (b *bench) oneRound(ctx context.Context, f *fleet, rest time.Duration, round func(context.Context, *fleet) (time.Duration, error)) (time.Duration, error) {
 	if err := f.until(ctx, "one holder", func() bool { return f.one(b.id) != nil }); err != nil {
 		return 0, err
 	}
 	if err := f.whole(ctx); err != nil {
 		return 0, err
 	}
-	if err := f.during(ctx, restBetween); err != nil { // the others have queued up
+	if err := f.during(ctx, rest); err != nil { // the others have queued up
 		return 0, err
 	}
 	return round(ctx, f)

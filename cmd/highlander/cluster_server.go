@@ -74,14 +74,14 @@ func (s server) view(ctx context.Context, c serverCluster, members func(context.
 	return v, v.addHolders(ctx, c)
 }
 
-// serverRest is how long the nodes of bench rest after one was killed and replaced:
-// the new one has to connect.
+// serverRest is how long the nodes of bench rest when some have been started: those
+// have to connect, and to see the holder alive, if they are to know when it is dead.
 const serverRest = time.Second
 
 // serverPlan is how bench measures a cluster on a server: with an id of its own.
 func serverPlan(url string) benchPlan {
 	id := "highlander-bench-" + strings.ToLower(rand.Text()[:12])
-	return benchPlan{kind: benchServer, id: id, idleIDs: 1000, restAfterKill: serverRest, cluster: withoutSecrets(url)}
+	return benchPlan{kind: benchServer, id: id, idleIDs: 1000, restAfterKill: serverRest, restAtStart: serverRest, cluster: withoutSecrets(url)}
 }
 
 // withoutPrefix returns the error of a package, whose name comes first in it,
