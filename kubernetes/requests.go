@@ -35,13 +35,10 @@ type requests struct {
 func (r *requests) do(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(silent(ctx), r.timeout)
 	defer cancel()
-	ctx, refuse := withRefusal(ctx)
+	ctx, refuse := withRefusal(ctx, r.timeout)
 	defer refuse(nil)
 	sent := r.clock()
-	err := f(ctx)
-	if refused := new(refusal); errors.As(context.Cause(ctx), &refused) {
-		err = refused.StatusError
-	}
+	err := orRefusal(ctx, f(ctx))
 	if err == nil || isAnswer(err) {
 		r.heard.Store(int64(r.clock()))
 		return err
@@ -175,13 +172,14 @@ func (r *requests) watch(ctx context.Context, version string) (watch.Interface, 
 	})
 }
 
-// backOff is the pause after the n-th failure in a row: longer each time, up to
-// a limit, at random, and as long as the server asks for.
+// backOff is the pause after the n-th failure in a row: longer each time, up to a
+// limit, at random, and as long as the server asks for, up to the limit again: a
+// lease does not wait for an hour.
 func backOff(n int, limit time.Duration, err error) time.Duration {
 	pause := min(limit, 100*time.Millisecond<<min(n, 10))
 	pause = pause/2 + rand.N(pause/2)
 	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
-		pause += min(time.Duration(seconds)*time.Second, limit)
+		pause += min(max(0, time.Duration(seconds)*time.Second), limit)
 	}
 	return pause
 }

@@ -86,19 +86,20 @@ func (w *watcher) follow(ctx context.Context, version string) error {
 // watchOnce returns the version from which to go on when the server has ended the
 // watch, as it does each few minutes.
 func (w *watcher) watchOnce(ctx context.Context, version string) (next string, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	answer := time.AfterFunc(w.requests.timeout, cancel)
+	ctx, cancel := withRefusal(ctx, w.requests.timeout)
+	defer cancel(nil)
+	answer := time.AfterFunc(w.requests.timeout, func() { cancel(errNoAnswer) })
 	events, err := w.requests.watch(ctx, version)
-	if !answer.Stop() && err == nil {
-		events.Stop()
-		err = errors.New("no answer to a watch")
-	}
-	if isExpired(err) {
+	switch inTime := answer.Stop(); {
+	case isExpired(err):
 		return "", nil
-	}
-	if err != nil {
-		return "", err
+	case !inTime:
+		if err == nil {
+			events.Stop()
+		}
+		return "", errNoAnswer
+	case err != nil:
+		return "", orRefusal(ctx, err)
 	}
 	defer events.Stop()
 	w.watching.ends()
@@ -130,6 +131,8 @@ func (w *watcher) watchOnce(ctx context.Context, version string) (next string, e
 		}
 	}
 }
+
+var errNoAnswer = errors.New("no answer to a watch")
 
 // isExpired reports whether the server has forgotten what came after a version.
 func isExpired(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) }
