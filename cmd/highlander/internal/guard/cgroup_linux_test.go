@@ -117,7 +117,11 @@ func TestNextStartEndsWhatWasLeftBehind(t *testing.T) {
 	bystander.next(t) // listening
 	dying := start("fork-setsid", "fork-setsid", "join", "hold")
 	members := hall.wait(t, 4)
-	strike(t, dying.cmd.Process.Pid, dying.keeper, dying.guard) // the death of the guard would wake a stopped keeper
+	dead := []int{dying.cmd.Process.Pid, dying.keeper, dying.guard} // the death of the guard would wake a stopped keeper
+	strike(t, dead...)
+	for _, pid := range dead {
+		gone(t, pid) // and so is its hold on the cgroup
+	}
 	left := 0
 	for _, m := range members {
 		if strings.Trim(threadStates(m.pid), "ZX") != "" {
@@ -324,11 +328,8 @@ func publicCopy(t *testing.T) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "guard.test")
-	content, err := os.ReadFile(executable(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, content, 0o755)); err != nil {
+	copyOfThis(t, path)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(path, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -208,34 +208,43 @@ func TestMainProcessDiesWithHighlanderGuardAndKeeperAtOnce(t *testing.T) {
 // when the deadline has ended it. None of them had to be killed for that.
 func deadlineIsKept(t *testing.T, victims func(h *highlander) []int, words ...string) {
 	t.Helper()
-	hall := newHall(t)
-	h := launch(t, hall.command(t, append(words, "join", "report-signals", "hold")...), nil)
-	h.ready(t)
-	h.tell(t, "run")
-	members := hall.wait(t, 4)
-	for _, m := range members {
-		m.next(t) // listening
-	}
-	h.tell(t, "deadline 300ms")
-	h.tell(t, "signal") // once heard, the keeper knows the deadline too
-	members[mainProcess(members)].lines.Scan()
-	frozen := victims(h)
-	freeze(t, frozen...)
-	waitEnd(t, members)
-	for _, pid := range frozen {
-		if strings.Trim(threadStates(pid), "ZX") == "" {
-			t.Errorf("process %d had to be killed first", pid)
+	withMoreTime(t, func(limit time.Duration) (late string) {
+		hall := newHall(t)
+		h := launch(t, hall.command(t, append(words, "join", "report-signals", "hold")...), nil)
+		h.ready(t)
+		h.tell(t, "run")
+		members := hall.wait(t, 4)
+		for _, m := range members {
+			m.next(t) // listening
 		}
-	}
-	// Thawed, highlander learns of it.
-	for _, pid := range frozen {
-		_ = syscall.Kill(pid, syscall.SIGCONT)
-	}
-	got := h.report(t)
-	if !strings.Contains(got, ErrDeadline.Error()) && !strings.Contains(got, ErrGuardDied.Error()) {
-		t.Errorf("highlander reported %q", got)
-	}
-	h.waitAllGone(t)
+		main := members[mainProcess(members)]
+		begin := time.Now()
+		h.tell(t, "deadline %v", limit)
+		h.tell(t, "signal")
+		main.lines.Scan() // once heard, the keeper knows the deadline too
+		frozen := victims(h)
+		if !standStill(t, frozen...) || time.Since(begin) > limit {
+			late = "the deadline was over before all stood still"
+		}
+		waitEnd(t, members)
+		for _, pid := range frozen {
+			if late != "" || strings.Trim(threadStates(pid), "ZX") != "" {
+				continue
+			}
+			if time.Since(begin) > limit+keeperGrace {
+				late = "the frozen were looked at after others had lost their patience"
+			} else {
+				t.Errorf("process %d had to be killed first", pid)
+			}
+		}
+		thaw(frozen...) // highlander learns of it
+		got := h.report(t)
+		if !strings.Contains(got, ErrDeadline.Error()) && !strings.Contains(got, ErrGuardDied.Error()) {
+			t.Errorf("highlander reported %q", got)
+		}
+		h.waitAllGone(t)
+		return late
+	})
 }
 
 // mainProcess returns which of the processes of a command leads its group.
@@ -284,32 +293,36 @@ func TestDeadlineEndsACommandThatWasNotReported(t *testing.T) {
 	} {
 		t.Run(name+" frozen too", func(t *testing.T) {
 			t.Parallel()
-			hall := newHall(t)
-			h := launch(t, hall.command(t, "fork-setsid", "fork-setsid", "join", "hold"), nil)
-			h.ready(t)
-			ended := holdAfterFork(t, h.keeper)
-			h.tell(t, "run")
-			members := hall.wait(t, 4)
-			h.tell(t, "deadline 300ms")
-			deadline := time.Now().Add(300 * time.Millisecond)
-			h.tell(t, "certificate")
-			if got := h.report(t); got != "certified" { // and so the guard is told
-				t.Fatalf("highlander reported %q", got)
-			}
-			frozen := victims(h)
-			freeze(t, frozen...)
-			waitEnd(t, members)
-			<-ended
-			if late := time.Since(deadline); late > keeperGrace {
-				t.Errorf("the command ended %v late, for lack of patience with the keeper", late)
-			}
-			for _, pid := range frozen {
-				_ = syscall.Kill(pid, syscall.SIGCONT)
-			}
-			if got := h.report(t); !strings.Contains(got, ErrGuardDied.Error()) {
-				t.Errorf("highlander reported %q", got)
-			}
-			h.waitAllGone(t)
+			withMoreTime(t, func(limit time.Duration) (late string) {
+				hall := newHall(t)
+				h := launch(t, hall.command(t, "fork-setsid", "fork-setsid", "join", "hold"), nil)
+				h.ready(t)
+				ended := holdAfterFork(t, h.keeper)
+				h.tell(t, "run")
+				members := hall.wait(t, 4)
+				begin := time.Now()
+				h.tell(t, "deadline %v", limit)
+				h.tell(t, "certificate")
+				frozen := victims(h)
+				told := h.report(t) // and so the guard is told
+				if told != "certified" || !standStill(t, frozen...) || time.Since(begin) > limit {
+					late = "the deadline was over before all stood still"
+				}
+				waitEnd(t, members)
+				<-ended
+				if after := time.Since(begin) - limit; late == "" && after > keeperGrace {
+					late = fmt.Sprintf("the command ended %v late, for lack of patience with the keeper", after)
+				}
+				thaw(frozen...)
+				if told == "certified" {
+					told = h.report(t)
+				}
+				if !strings.Contains(told, ErrGuardDied.Error()) {
+					t.Errorf("highlander reported %q", told)
+				}
+				h.waitAllGone(t)
+				return late
+			})
 		})
 	}
 }
@@ -324,30 +337,31 @@ func TestKeeperThatDidNotStartACommandMustNotOutliveTheDeadline(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			hall := newHall(t)
-			h := launch(t, hall.command(t, "join", "hold"), nil)
-			h.ready(t)
-			frozen := victims(h)
-			freeze(t, frozen...)
-			deadline := time.Now().Add(300 * time.Millisecond)
-			h.tell(t, "deadline 300ms")
-			h.tell(t, "run")
-			for strings.Trim(threadStates(h.keeper), "ZX") != "" {
-				if late := time.Since(deadline); late > keeperGrace {
-					t.Fatalf("the keeper lives on %v after the deadline", late)
+			withMoreTime(t, func(limit time.Duration) (late string) {
+				hall := newHall(t)
+				h := launch(t, hall.command(t, "join", "hold"), nil)
+				h.ready(t)
+				frozen := victims(h)
+				freeze(t, frozen...)
+				begin := time.Now()
+				h.tell(t, "deadline %v", limit)
+				h.tell(t, "run")
+				for late == "" && strings.Trim(threadStates(h.keeper), "ZX") != "" {
+					if after := time.Since(begin) - limit; after > keeperGrace {
+						late = fmt.Sprintf("the keeper lives on %v after the deadline", after)
+					}
+					runtime.Gosched()
 				}
-				runtime.Gosched()
-			}
-			for _, pid := range frozen {
-				_ = syscall.Kill(pid, syscall.SIGCONT)
-			}
-			if got := h.report(t); !strings.Contains(got, ErrGuardDied.Error()) {
-				t.Errorf("highlander reported %q", got)
-			}
-			h.waitAllGone(t)
-			if len(hall.joined) > 0 {
-				t.Error("the command was started")
-			}
+				thaw(frozen...)
+				if got := h.report(t); late == "" && !strings.Contains(got, ErrGuardDied.Error()) {
+					t.Errorf("highlander reported %q", got)
+				}
+				h.waitAllGone(t)
+				if len(hall.joined) > 0 {
+					t.Error("the command was started")
+				}
+				return late
+			})
 		})
 	}
 }
@@ -362,27 +376,37 @@ func TestDeadlineDuringStart(t *testing.T) {
 			t.Fatalf("Run returned %+v", o)
 		}
 		g.SetDeadline(time.Time{})
-		want(t, await(t, g.inBackground(t.Context(), hall.command(t, "exit:3"))), 3, nil)
+		o = await(t, g.inBackground(t.Context(), hall.command(t, "exit:3")))
+		if errors.Is(o.err, ErrGuardDied) { // it took the keeper, slow to report the last end, for frozen
+			o = await(t, g.inBackground(t.Context(), hall.command(t, "exit:3")))
+		}
+		want(t, o, 3, nil)
 	}
 }
 
 func TestCommandOutlivesDeadlineThatWasMoved(t *testing.T) {
 	g, hall := startGuard(t), newHall(t)
-	first := time.Now().Add(300 * time.Millisecond)
-	g.SetDeadline(first)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := g.inBackground(ctx, hall.command(t, "join", "report-signals", "hold"))
-	m := hall.wait(t, 1)[0]
-	m.next(t) // listening
-	g.SetDeadline(time.Now().Add(safetyNet))
-	<-time.After(time.Until(first) + 50*time.Millisecond)
-	g.Signal(syscall.SIGUSR1)
-	if got := m.next(t); got != syscall.SIGUSR1.String() {
-		t.Errorf("the command reported %q", got)
-	}
-	cancel()
-	g.Signal(syscall.SIGKILL)
-	want(t, await(t, ended), 128+9, nil)
+	withMoreTime(t, func(limit time.Duration) (late string) {
+		g.SetDeadline(time.Time{})
+		ended := g.inBackground(t.Context(), hall.command(t, "join", "report-signals", "hold"))
+		m := hall.wait(t, 1)[0]
+		m.next(t) // listening
+		first := time.Now().Add(limit)
+		g.SetDeadline(first)
+		g.SetDeadline(time.Now().Add(safetyNet))
+		<-time.After(time.Until(first) + 50*time.Millisecond)
+		g.Signal(syscall.SIGUSR1)
+		if !m.lines.Scan() {
+			await(t, ended)
+			return "the command was killed at the first deadline"
+		}
+		if got := m.lines.Text(); got != syscall.SIGUSR1.String() {
+			t.Errorf("the command reported %q", got)
+		}
+		g.Signal(syscall.SIGKILL)
+		want(t, await(t, ended), 128+9, nil)
+		return ""
+	})
 }
 
 func TestNothingStartsAfterTheDeadline(t *testing.T) {
@@ -396,9 +420,7 @@ func TestNothingStartsAfterTheDeadline(t *testing.T) {
 
 	// Nor when highlander was frozen between its own look at the clock and the
 	// order to start.
-	c := hall.command(t, "join", "hold")
-	g.link.send(message{Kind: msgStart, Run: 1, Path: c.Path, Args: c.Args, Env: c.Env})
-	if m := <-g.link.events; m.Kind != msgFailed || !m.Expired {
+	if m := g.orderStart(t, hall.command(t, "join", "hold")); m.Kind != msgFailed || !m.Expired {
 		t.Errorf("the keeper reported %+v", m)
 	}
 
@@ -666,33 +688,56 @@ func TestGuardIsStartedAnewAfterItDied(t *testing.T) {
 	g.mu.Lock()
 	g.deadline = now() // as if nothing had been sent since
 	g.mu.Unlock()
-	l, err := g.connect(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := hall.command(t, "exit:0")
-	l.send(message{Kind: msgStart, Run: 1, Path: c.Path, Args: c.Args, Env: c.Env})
-	if m := <-l.events; !m.Expired {
+	if m := g.orderStart(t, hall.command(t, "exit:0")); !m.Expired {
 		t.Errorf("the new keeper reported %+v", m)
 	}
+}
+
+// orderStart has a command started without a look at the clock, and returns what
+// the keeper reports.
+func (g *Guard) orderStart(t *testing.T, c Command) message {
+	t.Helper()
+	for range 10 {
+		l, err := g.connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.send(message{Kind: msgStart, Run: 1, Path: c.Path, Args: c.Args, Env: c.Env})
+		if m, ok := <-l.events; ok {
+			return m
+		}
+		// The deadline being over, the guard has taken a slow keeper for frozen.
+	}
+	t.Fatal("the keeper does not report")
+	panic("unreachable")
 }
 
 func TestStartIsGivenUp(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	ended := make(chan error, 1)
-	go func() {
-		_, err := Start(over, Options{Logger: discard})
-		ended <- err
-	}()
-	select {
-	case err := <-ended:
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("Start returned %v, want %v", err, context.Canceled)
+	for range 10 {
+		ended := make(chan error, 1)
+		go func() {
+			g, err := Start(over, Options{Logger: discard})
+			if err == nil {
+				g.Close()
+			}
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			if err == nil {
+				continue // it was there before anybody looked
+			}
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("Start returned %v, want %v", err, context.Canceled)
+			}
+			return
+		case <-time.After(safetyNet):
+			t.Fatal("Start waits for a guard that nobody wants any more")
 		}
-	case <-time.After(safetyNet):
-		t.Fatal("Start waits for a guard that nobody wants any more")
 	}
+	t.Error("Start does not give up")
 }
 
 func TestHundredRunsLeakNothing(t *testing.T) {
@@ -710,12 +755,18 @@ func TestHundredRunsLeakNothing(t *testing.T) {
 		want(t, await(t, g.inBackground(t.Context(), Command{Path: path, Args: []string{"true"}})), 0, nil)
 	}
 	run()
-	before := count()
-	for range 100 {
-		run()
-	}
-	if after := count(); before != after {
-		t.Errorf("before: %s\nafter:  %s", before, after)
+	for round := range 3 {
+		before := count()
+		for range 100 {
+			run()
+		}
+		after := count()
+		if before == after {
+			break
+		}
+		if round == 2 { // each time: it is not what the collector has found of other tests
+			t.Errorf("before: %s\nafter:  %s", before, after)
+		}
 	}
 	g.Close()
 	for p := range processes() {

@@ -180,9 +180,7 @@ func TestGuardWhoseKeeperWasKilledIsReplaced(t *testing.T) {
 			t.Fatal("it is used again")
 		}
 	}
-	if err := syscall.Kill(guard, syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	thaw(guard)
 	want(t, await(t, ended), 3, nil)
 	if next, keeperOfNext := g.pids(); next == guard || keeperOfNext == keeper {
 		t.Error("there is no other guard")

@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 }
 
 // safetyNet is when a test gives up. Nothing is expected to take as long.
-const safetyNet = 20 * time.Second
+const safetyNet = 60 * time.Second
 
 // hall is where the processes of a command report. Each holds a connection to
 // it to its end, so the end of the connection proves the end of the process.
@@ -234,7 +234,7 @@ func (a actor) play(words []string) {
 			os.Exit(n)
 		case "die":
 			_ = syscall.Kill(os.Getpid(), syscall.Signal(n))
-			select {}
+			time.Sleep(safetyNet) // until another thread has heard it
 		case "hold": // until the test is over
 			_, _ = a.conn.Read(make([]byte, 1))
 			os.Exit(0)
@@ -304,6 +304,7 @@ type highlander struct {
 	cmd           *exec.Cmd
 	guard, keeper int
 	control       *os.File
+	pipe          *os.File // that reports come through
 	reports       *bufio.Scanner
 	output        *os.File // ends when highlander, guard, keeper and all of the command are gone
 }
@@ -326,7 +327,7 @@ func launch(t testing.TB, c Command, wrap func(*exec.Cmd)) *highlander {
 	controlR, controlW := pipe()
 	reportR, reportW := pipe()
 	outputR, outputW := pipe()
-	h := &highlander{control: controlW, reports: bufio.NewScanner(reportR), output: outputR}
+	h := &highlander{control: controlW, pipe: reportR, reports: bufio.NewScanner(reportR), output: outputR}
 	h.cmd = exec.Command(executable(t), highlanderMode)
 	h.cmd.Env = append(os.Environ(), "COMMAND="+string(script))
 	h.cmd.Stdout, h.cmd.Stderr = outputW, os.Stderr
@@ -340,8 +341,6 @@ func launch(t testing.TB, c Command, wrap func(*exec.Cmd)) *highlander {
 	controlR.Close()
 	reportW.Close()
 	outputW.Close()
-	_ = reportR.SetReadDeadline(time.Now().Add(safetyNet))
-	_ = outputR.SetReadDeadline(time.Now().Add(safetyNet))
 	t.Cleanup(func() {
 		_ = h.cmd.Process.Kill()
 		_ = h.cmd.Wait()
@@ -364,6 +363,7 @@ func (h *highlander) ready(t testing.TB) {
 
 func (h *highlander) report(t testing.TB) string {
 	t.Helper()
+	_ = h.pipe.SetReadDeadline(time.Now().Add(safetyNet))
 	if !h.reports.Scan() {
 		t.Fatalf("highlander reported nothing: %v", h.reports.Err())
 	}
@@ -380,6 +380,7 @@ func (h *highlander) tell(t testing.TB, format string, args ...any) {
 // waitAllGone returns when highlander, guard, keeper and the command are gone.
 func (h *highlander) waitAllGone(t testing.TB) {
 	t.Helper()
+	_ = h.output.SetReadDeadline(time.Now().Add(safetyNet))
 	if _, err := h.output.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "EOF") {
 		t.Fatalf("something survived: %v; %v", err, h.left())
 	}
@@ -476,18 +477,62 @@ func strike(t testing.TB, victims ...int) {
 // freeze stops processes and returns when every thread of them stands still.
 func freeze(t testing.TB, victims ...int) {
 	t.Helper()
+	if !standStill(t, victims...) {
+		t.Fatalf("of the processes %v, one is gone", victims)
+	}
+}
+
+// standStill is freeze for processes that may end of their own: then it returns
+// false, and others of them are stopped.
+func standStill(t testing.TB, victims ...int) bool {
+	t.Helper()
 	for _, pid := range victims {
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err == syscall.ESRCH {
+			return false
+		} else if err != nil {
 			t.Fatal(err)
 		}
 	}
 	begin := time.Now()
 	for _, pid := range victims {
-		for strings.Trim(threadStates(pid), "T") != "" {
+		for {
+			states := threadStates(pid)
+			if strings.Trim(states, "ZX") == "" {
+				return false
+			}
+			if strings.Trim(states, "T") == "" {
+				break
+			}
 			if time.Since(begin) > safetyNet {
 				t.Fatalf("process %d does not stop", pid)
 			}
 			runtime.Gosched()
+		}
+	}
+	return true
+}
+
+// thaw lets go on what freeze has stopped, as far as it is still there.
+func thaw(victims ...int) {
+	for _, pid := range victims {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	}
+}
+
+// withMoreTime tries something that has a deadline until that was far enough away
+// for all that has to happen before it: a busy machine may let a process stand
+// still for longer than a test wants to wait. A try returns what was too late, or
+// nothing.
+func withMoreTime(t *testing.T, try func(limit time.Duration) (late string)) {
+	t.Helper()
+	for limit := 300 * time.Millisecond; ; limit *= 2 {
+		late := try(limit)
+		if late == "" || t.Failed() {
+			return
+		}
+		t.Logf("with %v: %s", limit, late)
+		if limit > safetyNet/4 {
+			t.Fatalf("with however much time: %s", late)
 		}
 	}
 }

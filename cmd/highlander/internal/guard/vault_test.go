@@ -97,9 +97,7 @@ func TestConnectionsInTheVaultOutliveTheCommand(t *testing.T) {
 				first.mustBeOpen(t)
 				second.mustBeOpen(t)
 			}
-			for _, helper := range []int{h.guard, h.keeper} {
-				_ = syscall.Kill(helper, syscall.SIGCONT) // one of them may be gone
-			}
+			thaw(h.guard, h.keeper)
 			first.waitEnd(t)
 			second.waitEnd(t)
 			mustBeGone(t, members)
