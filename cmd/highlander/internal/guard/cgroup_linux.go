@@ -48,7 +48,7 @@ func newCgroup(log *slog.Logger) *cgroup {
 	if err == nil {
 		sweepCgroups(parent, log)
 		var c *cgroup
-		if c, err = makeCgroup(parent); err == nil {
+		if c, err = claimCgroup(parent); err == nil {
 			log.Debug("the command gets a cgroup of its own", "cgroup", c.path)
 			return c
 		}
@@ -98,6 +98,20 @@ func cgroupOf(pid any) (string, error) {
 	return "", errors.New("this process is in no cgroup of version 2")
 }
 
+// errSwept is about a cgroup that another highlander, which is starting too, took
+// for one that was left behind: it was made and not locked yet.
+var errSwept = errors.New("others sweep up each new cgroup before it is locked")
+
+// claimCgroup makes a cgroup in parent, and another one when it was swept up.
+func claimCgroup(parent string) (c *cgroup, err error) {
+	for range 100 {
+		if c, err = makeCgroup(parent); !errors.Is(err, errSwept) {
+			break
+		}
+	}
+	return c, err
+}
+
 // makeCgroup makes a cgroup in parent and locks it.
 func makeCgroup(parent string) (*cgroup, error) {
 	path := filepath.Join(parent, cgroupPrefix+rand.Text())
@@ -107,7 +121,7 @@ func makeCgroup(parent string) (*cgroup, error) {
 	c, err := openCgroup(path)
 	if err != nil {
 		_ = os.Remove(path)
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errSwept, err)
 	}
 	if err := c.probe(); err != nil {
 		c.remove()

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -145,6 +147,34 @@ func TestNextStartEndsWhatWasLeftBehind(t *testing.T) {
 		strike(t, h.cmd.Process.Pid)
 		h.waitAllGone(t)
 	}
+}
+
+// Highlanders that start at the same time do not take each other's cgroups for
+// ones that were left behind.
+func TestCgroupIsMadeWhileOthersSweep(t *testing.T) {
+	needCgroup(t)
+	parent, err := ownCgroup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := cgroupOfTest(t, parent)
+	ctx, cancel := context.WithCancel(t.Context())
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() {
+		for ctx.Err() == nil {
+			sweepCgroups(dir, discard)
+		}
+	})
+	for range 50 {
+		c, err := claimCgroup(dir)
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		c.remove()
+	}
+	cancel()
+	sweeping.Wait()
 }
 
 // cgroupOfTest makes a cgroup in parent for highlanders to run in.
