@@ -41,7 +41,7 @@ func TestStatusShowsMembersAndHoldersAndChangesNothing(t *testing.T) {
 	status = start(t, "status", "--cluster", urls[0])
 	status.exits(0)
 	for _, want := range []string{
-		`available mode: 2 voters in view`, `MEMBERS \(2\) +ADDRESS`, `node-1#[0-9a-f]{16} +127\.0\.0\.1:\d+`, `node-2#[0-9a-f]{16} +127\.0\.0\.1:\d+`,
+		`available mode: 2 voters in view`, `MEMBERS \(2\) +ADDRESS`, `node-1#[0-9a-f]{16} +127\.[\d.]+:\d+`, `node-2#[0-9a-f]{16} +127\.[\d.]+:\d+`,
 		`ID \(1\) +HOLDER +TOKEN +SINCE +META`, `hello +` + node + ` +` + token + ` +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + want + `\s*$`).MatchString(status.stdout.all()) {
