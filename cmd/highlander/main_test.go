@@ -192,6 +192,30 @@ func (o *output) next(words ...string) string {
 	}
 }
 
+// has waits for a line with all of the words in it, which may have been written
+// before: what several processes have to do with comes in any order.
+func (o *output) has(words ...string) {
+	o.t.Helper()
+	from := &output{t: o.t, name: o.name}
+	for net := time.After(safetyNet); ; {
+		o.mu.Lock()
+		from.lines, from.eof, from.more = o.lines, o.eof, o.more
+		o.mu.Unlock()
+		_, found, more := from.take(words)
+		switch {
+		case found:
+			return
+		case more == nil:
+			o.t.Fatalf("%s ended without a line with %q:\n%s", o.name, words, o.all())
+		}
+		select {
+		case <-more:
+		case <-net:
+			o.t.Fatalf("gave up waiting for a line on %s with %q:\n%s", o.name, words, o.all())
+		}
+	}
+}
+
 // take is next without the waiting; more is nil at the end.
 func (o *output) take(words []string) (line string, found bool, more <-chan struct{}) {
 	o.mu.Lock()

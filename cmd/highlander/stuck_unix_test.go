@@ -90,9 +90,9 @@ func TestCommandOfACutOffHolderIsKilledBeforeAnotherStarts(t *testing.T) {
 	first, others := startThree(t, func(t *testing.T, url string) *process { return startLocked(t, url, lock) })
 	voters := []int{others[0].cmd.Process.Pid, others[1].cmd.Process.Pid}
 	stop(t, voters...)
-	first.stderr.next("lease lost")
+	first.stderr.has("lease lost")
 	thaw(t, voters...)
-	first.stderr.next("command ended", "signal=killed")
+	first.stderr.has("command ended", "signal=killed")
 	oneRuns(t, append(others, first)...)
 	mustNotOverlap(t, append(others, first)...)
 }
@@ -128,8 +128,8 @@ func TestWithAllThreeFrozenOnlyTheTokenProtects(t *testing.T) {
 	}
 
 	thaw(t, all...)
-	first.stderr.next("lease lost")
-	first.stderr.next("command ended", "signal=killed")
+	first.stderr.has("lease lost")
+	first.stderr.has("command ended", "signal=killed")
 	for _, p := range append(others, first) {
 		p.signal(syscall.SIGTERM)
 	}
