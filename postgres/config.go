@@ -2,11 +2,16 @@ package postgres
 
 import (
 	"cmp"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -153,12 +158,46 @@ func parseURL(raw string) (*pgx.ConnConfig, []Option, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := checkPgxParams(values); err != nil {
+		return nil, nil, err
+	}
 	u.RawQuery = values.Encode()
 	conn, err := pgx.ParseConfig(u.String())
 	if err != nil {
 		return nil, nil, withoutURL(err)
 	}
 	return conn, opts, nil
+}
+
+// pgxValues are the values of pgx's parameters where there are few. What pgx says
+// against another one shows neither it nor these.
+var pgxValues = map[string][]string{
+	"sslmode":              {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"},
+	"target_session_attrs": {"any", "read-write", "read-only", "primary", "standby", "prefer-standby"},
+}
+
+// checkPgxParams says what is allowed, where pgx does not.
+func checkPgxParams(values url.Values) error {
+	for _, name := range slices.Sorted(maps.Keys(pgxValues)) {
+		if value := values.Get(name); values.Has(name) && !slices.Contains(pgxValues[name], value) {
+			return fmt.Errorf("%s=%s: %s are allowed", name, value, strings.Join(pgxValues[name], ", "))
+		}
+	}
+	if value := values.Get("connect_timeout"); values.Has("connect_timeout") {
+		if n, err := strconv.Atoi(value); err != nil || n < 0 {
+			return fmt.Errorf("connect_timeout=%s: a whole number of seconds is allowed", value)
+		}
+	}
+	if file := values.Get("sslrootcert"); file != "" && file != "system" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("sslrootcert: %w", err)
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			return fmt.Errorf("sslrootcert=%s: there is no certificate (PEM) in it", file)
+		}
+	}
+	return nil
 }
 
 // passwordAstray says whether a user or a password in a URL has an end where
@@ -177,6 +216,7 @@ func passwordAstray(raw string, malformed bool) bool {
 func withoutURL(err error) error {
 	if detail := (*pgconn.ParseConfigError)(nil); errors.As(err, &detail) {
 		if _, what, ok := strings.Cut(err.Error(), "`: "); ok {
+			what = strings.Replace(what, "invalid port", "invalid port; 1 to 65535 are allowed", 1)
 			return errors.New(what)
 		}
 	}

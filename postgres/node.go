@@ -122,11 +122,11 @@ func (n *node) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		pause := outage.next(n.c.log, err)
 		if permanent := (permanentError{}); errors.As(err, &permanent) {
-			n.c.log.Error("cannot take part", "err", err)
 			n.failAll(permanent)
 		}
-		n.sleep(ctx, outage.next(n.c.log, err))
+		n.sleep(ctx, pause)
 	}
 }
 

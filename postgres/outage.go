@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 )
@@ -19,11 +20,16 @@ type outage struct {
 
 // next notes a failure and returns how long to wait before the next attempt.
 func (o *outage) next(log *slog.Logger, err error) time.Duration {
-	switch {
-	case o.began.IsZero():
-		o.began, o.pause = time.Now(), max(o.pause, firstPause)
+	first := o.began.IsZero()
+	if first {
+		o.began, o.pause, o.last = time.Now(), max(o.pause, firstPause), ""
+	}
+	switch news := err.Error() != o.last; {
+	case news && errors.As(err, &permanentError{}):
+		log.Error("cannot take part", "err", err)
+	case first:
 		log.Warn("no session at the server; trying for as long as it takes", "err", err)
-	case err.Error() != o.last:
+	case news:
 		log.Debug("still no session at the server", "err", err)
 	}
 	o.last = err.Error()

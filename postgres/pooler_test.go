@@ -180,6 +180,9 @@ func TestTransactionPoolerIsRefused(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "pooled by transaction") {
 				t.Errorf("%d sessions: error is %v, want one that says that it is pooled by transaction", sessions, err)
 			}
+			if !w.log.has("cannot take part") || w.log.has("trying for as long as it takes") {
+				t.Error("the log does not say once that it cannot take part")
+			}
 		}
 	}
 }

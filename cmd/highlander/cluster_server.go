@@ -52,9 +52,9 @@ func (s server) observer(c serverCluster, members func(context.Context) ([]membe
 			v, err := s.view(ctx, c, members)
 			switch {
 			case errors.Is(err, context.DeadlineExceeded):
-				return v, fmt.Errorf("%s: the server has not answered within %v: %w", withoutSecrets(s.url), time.Since(begin).Round(time.Second), oneLineOf(err))
+				return v, fmt.Errorf("%s: the server has not answered within %v: %w", withoutSecrets(s.url), time.Since(begin).Round(time.Second), oneLineOf(withoutPrefix(err)))
 			case err != nil:
-				return v, fmt.Errorf("%s: %w", withoutSecrets(s.url), oneLineOf(err))
+				return v, fmt.Errorf("%s: %w", withoutSecrets(s.url), oneLineOf(withoutPrefix(err)))
 			}
 			return v, nil
 		},
