@@ -23,12 +23,14 @@ type claim struct {
 	opts highlander.AcquireOptions
 
 	// The lock of the cluster guards these.
-	created  int64        // revision of its key; zero: not known to be there
-	record   record       // that it wrote when it won
-	won      int64        // revision of that; zero: it has not
-	lease    *lease.Lease // nil before
-	leaving  bool         // it is being given up
-	mending  bool         // its record is being put back
+	created  int64         // revision of its key; zero: not known to be there
+	seen     time.Duration // when the last request was sent that has found it there
+	gone     bool          // a renewal has not
+	record   record        // that it wrote when it won
+	won      int64         // revision of that; zero: it has not
+	lease    *lease.Lease  // nil before
+	leaving  bool          // it is being given up
+	mending  bool          // its record is being put back
 	finished chan struct{}
 }
 
@@ -53,15 +55,22 @@ func (cl *claim) acquire(ctx context.Context) (*lease.Lease, error) {
 	joint, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(cl.s.ctx, func() { cancel(context.Cause(cl.s.ctx)) })()
-	err := cl.compete(joint)
-	if err == nil {
-		err = cl.c.awaitFresh(joint, cl.s, cl.opts.StopWithin)
-	}
+	l, err := cl.win(joint)
 	if err != nil {
 		cl.c.spawn(func() { cl.giveUp(cl.c.work) })
+	}
+	return l, err
+}
+
+func (cl *claim) win(ctx context.Context) (*lease.Lease, error) {
+	if err := cl.compete(ctx); err != nil {
 		return nil, err
 	}
-	return cl.grant(), nil
+	cl.c.log.Debug("the claim has won", "id", cl.ref.id)
+	if err := cl.awaitFresh(ctx); err != nil {
+		return nil, err
+	}
+	return cl.grant()
 }
 
 // compete returns when the claim has won.
@@ -208,12 +217,13 @@ func (cl *claim) try(ctx context.Context, r record, t transaction) (won bool, er
 	key, held := cl.keys()
 	t.id, t.orElse = cl.ref.id, []clientv3.Op{clientv3.OpGet(key), clientv3.OpGet(held)}
 	for wait := (backoff{}); ; {
+		sent := now()
 		a, err := cl.c.txn(ctx, t)
 		switch {
 		case err == nil && a.succeeded:
-			return cl.wrote(r, a.revision), nil
+			return cl.wrote(r, a.revision, sent), nil
 		case err == nil:
-			return cl.recognise(a.key(key), a.key(held)), nil
+			return cl.recognise(a.key(key), a.key(held), sent), nil
 		case ctx.Err() == nil:
 			cl.c.log.Debug("etcd: a transaction has failed", "id", cl.ref.id, "error", err)
 		}
@@ -252,10 +262,12 @@ func (cl *claim) newRecord() record {
 	return r
 }
 
-// wrote notes that the key of the claim is there, and r, if it is not empty.
-func (cl *claim) wrote(r record, revision int64) (won bool) {
+// wrote notes that the key of the claim is there, and r, if it is not empty. The
+// transaction was sent at that time.
+func (cl *claim) wrote(r record, revision int64, sent time.Duration) (won bool) {
 	cl.c.mu.Lock()
 	defer cl.c.mu.Unlock()
+	cl.seen = max(cl.seen, sent)
 	if cl.created == 0 {
 		cl.created = revision
 	}
@@ -269,14 +281,15 @@ func (cl *claim) wrote(r record, revision int64) (won bool) {
 	return true
 }
 
-// recognise looks at what is there instead of what a transaction expected.
-func (cl *claim) recognise(key, held *mvccpb.KeyValue) (won bool) {
+// recognise looks at what is there instead of what a transaction expected that
+// was sent at that time.
+func (cl *claim) recognise(key, held *mvccpb.KeyValue, sent time.Duration) (won bool) {
 	cl.c.mu.Lock()
 	defer cl.c.mu.Unlock()
 	if key == nil {
 		return false
 	}
-	cl.created = key.CreateRevision
+	cl.created, cl.seen = key.CreateRevision, max(cl.seen, sent)
 	if held == nil {
 		return false
 	}
@@ -288,19 +301,51 @@ func (cl *claim) recognise(key, held *mvccpb.KeyValue) (won bool) {
 	return true
 }
 
+// until returns when the lease of the claim runs out: a TTL after the sending of
+// the last renewal of the lease in etcd, or of the last request that has found the
+// claim there, whichever was first. Somebody may have deleted it since, and the
+// others wait for no more than that. The caller has the lock.
+func (cl *claim) until() time.Duration {
+	return cl.s.terms.Until(min(cl.s.sent, cl.seen))
+}
+
+// awaitFresh waits until a lease that is handed out now would not be about to run
+// out.
+func (cl *claim) awaitFresh(ctx context.Context) error {
+	s := cl.s
+	for {
+		cl.c.mu.Lock()
+		left, gone, accepted := cl.until()-now(), cl.gone, s.accepted
+		cl.c.mu.Unlock()
+		if gone || left > cl.opts.StopWithin+lease.Margin+s.terms.TTL/8 {
+			return nil
+		}
+		select {
+		case <-accepted:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // grant hands the lease out. What has happened to the claim since it has won is
 // looked at then.
-func (cl *claim) grant() *lease.Lease {
+func (cl *claim) grant() (*lease.Lease, error) {
 	c := cl.c
 	c.mu.Lock()
-	token, until := cl.record.Token, cl.s.terms.Until(cl.s.sent)
+	token, until := cl.record.Token, cl.until()
 	c.mu.Unlock()
 	l := cl.s.book.Grant(lease.Grant{ID: cl.ref.id, Token: token, StopWithin: cl.opts.StopWithin, Until: until, Release: cl.release, End: cl.over})
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if cl.gone {
+		l.Lose(highlander.ErrLeaseLost)
+		return nil, errClaimGone
+	}
 	cl.lease = l
+	l.Renew(cl.until()) // what was renewed meanwhile
 	c.examine([]string{cl.ref.id})
-	return l
+	return l, nil
 }
 
 // release is what Lease.Release does. If ctx ends before etcd has answered, it is

@@ -223,28 +223,3 @@ func TestServerThatIsNotThereIsWaitedFor(t *testing.T) {
 		t.Errorf("Lookup: %v", err)
 	}
 }
-
-// A renewal proves the claim, not only the lease: the lease lives on while the
-// claim was deleted, and the watch does not say so.
-func TestDeletedClaimEndsTheLeaseWithoutTheWatch(t *testing.T) {
-	t.Parallel()
-	s := sharedServer(t)
-	c := open(t, s.URL(), etcd.WithPrefix(newPrefix()), etcd.WithTTL(4*time.Second))
-	l, other := acquire(t, c, "id"), acquire(t, c, "other")
-	keys := c.ClaimKeys("id")
-	c.Blind("id", "other")
-	client, err := s.Client()
-	must(t, err)
-	defer client.Close()
-	_, err = client.Delete(t.Context(), keys[0])
-	must(t, err)
-	select {
-	case <-l.Done():
-	case <-time.After(patience):
-		t.Fatal("the lease is held")
-	}
-	if err := l.Err(); !errors.Is(err, highlander.ErrLeaseLost) {
-		t.Errorf("it ends with %v", err)
-	}
-	held(t, other)
-}

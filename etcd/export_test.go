@@ -3,8 +3,12 @@ package etcd
 import (
 	"context"
 	"errors"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"highlander"
+	"highlander/internal/lease"
 )
 
 // Crash ends the node as SIGKILL ends a process: nothing is released.
@@ -88,3 +92,53 @@ func (c *Cluster) awaitSight(id string) {
 		<-changed
 	}
 }
+
+// AwaitRenewal returns when a renewal has succeeded that was sent after the call.
+func (c *Cluster) AwaitRenewal(ctx context.Context) error {
+	for called := now(); ; {
+		s, err := c.session(ctx)
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		sent, accepted := s.sent, s.accepted
+		c.mu.Unlock()
+		if sent > called {
+			return nil
+		}
+		select {
+		case <-accepted:
+		case <-s.ctx.Done():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// WinUnheard makes a claim win of which this process hears when it calls what is
+// returned. That hands the lease out, and takes it for one that a renewal was
+// under way for.
+func (c *Cluster) WinUnheard(ctx context.Context, id string) (hear func() *lease.Lease, err error) {
+	s, err := c.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cl := c.newClaim(s, id, highlander.AcquireOptions{})
+	key, held := cl.keys()
+	r, sent := cl.newRecord(), now()
+	a, err := c.txn(ctx, transaction{id: id, then: []clientv3.Op{clientv3.OpPut(key, r.value()), clientv3.OpPut(held, r.value())}})
+	return func() *lease.Lease {
+		cl.wrote(r, a.revision, sent)
+		l, err := cl.grant()
+		if err != nil {
+			panic(err) // nobody has looked at the claim
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.renewLeases(s)
+		return l
+	}, err
+}
+
+// Now is the clock by which leases run out.
+func Now() time.Duration { return now() }

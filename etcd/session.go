@@ -208,36 +208,29 @@ func (c *Cluster) checkSession() {
 
 func (c *Cluster) accept(s *session, sent time.Duration) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	s.sent = sent
 	close(s.accepted)
 	s.accepted = make(chan struct{})
-	c.mu.Unlock()
-	s.book.RenewAll(s.terms.Until(sent))
+	c.renewLeases(s)
 }
 
-// awaitFresh waits until a lease that is handed out now would not be about to run
-// out.
-func (c *Cluster) awaitFresh(ctx context.Context, s *session, stopWithin time.Duration) error {
-	for {
-		c.mu.Lock()
-		left, accepted := s.terms.Until(s.sent)-now(), s.accepted
-		c.mu.Unlock()
-		if left > stopWithin+lease.Margin+s.terms.TTL/8 {
-			return nil
-		}
-		select {
-		case <-accepted:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+// renewLeases renews what is held. The caller has the lock.
+func (c *Cluster) renewLeases(s *session) {
+	for _, claims := range c.claims {
+		for _, cl := range claims {
+			if cl.s == s && cl.lease != nil {
+				cl.lease.Renew(cl.until())
+			}
 		}
 	}
 }
 
-// renew renews the lease, and sees that the claims of what is held are there: the
-// lease may live on while somebody has deleted a claim, and the watch that would
-// tell may hang. Both are answered by a majority of the members.
+// renew renews the lease, and sees that the claims are there: the lease may live
+// on while somebody has deleted a claim, and the watch that would tell may hang.
+// Both are answered by a majority of the members.
 func (c *Cluster) renew(s *session, sent time.Duration) error {
-	held := c.heldClaims(s)
+	entered := c.enteredClaims(s)
 	return c.try(c.ctx, max(s.terms.TTL/6, 500*time.Millisecond), func(ctx context.Context, client *clientv3.Client) error {
 		there, err := client.Txn(ctx).
 			If(clientv3.Compare(clientv3.LeaseValue(c.keys.node(s.id)), "=", s.id)).
@@ -248,6 +241,11 @@ func (c *Cluster) renew(s *session, sent time.Duration) error {
 		case !there.Succeeded:
 			return rpctypes.ErrLeaseNotFound
 		}
+		created := map[string]int64{}
+		for _, kv := range there.Responses[0].GetResponseRange().Kvs {
+			created[string(kv.Key)] = kv.CreateRevision
+		}
+		c.check(entered, created, sent)
 		ttl, err := keepAlive(ctx, client, s.id)
 		if err != nil {
 			return fmt.Errorf("renew the lease: %w", err)
@@ -255,31 +253,41 @@ func (c *Cluster) renew(s *session, sent time.Duration) error {
 		if ttl < s.terms.TTL {
 			return fmt.Errorf("renew the lease: it was %v, and would be %v", s.terms.TTL, ttl)
 		}
-		created := map[string]int64{}
-		for _, kv := range there.Responses[0].GetResponseRange().Kvs {
-			created[string(kv.Key)] = kv.CreateRevision
-		}
-		for _, cl := range held {
-			if created[c.keys.claim(cl.ref)] != cl.created {
-				cl.lease.Lose(highlander.ErrLeaseLost)
-			}
-		}
 		return nil
 	})
 }
 
-// heldClaims returns the claims of a session whose leases are held now.
-func (c *Cluster) heldClaims(s *session) (held []*claim) {
+// enteredClaims returns the claims of a session whose keys should be there: also of
+// those that have not won, as what follows may be known before the renewal is
+// answered.
+func (c *Cluster) enteredClaims(s *session) (entered []*claim) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, claims := range c.claims {
 		for _, cl := range claims {
-			if cl.s == s && cl.lease != nil && !cl.leaving {
-				held = append(held, cl)
+			if cl.s == s && cl.created != 0 && !cl.leaving {
+				entered = append(entered, cl)
 			}
 		}
 	}
-	return held
+	return entered
+}
+
+// check compares claims with what a request that was sent at that time has found
+// of them: the revisions of their keys.
+func (c *Cluster) check(claims []*claim, created map[string]int64, sent time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cl := range claims {
+		if created[c.keys.claim(cl.ref)] == cl.created {
+			cl.seen = max(cl.seen, sent)
+			continue
+		}
+		cl.gone = true
+		if cl.lease != nil {
+			cl.lease.Lose(highlander.ErrLeaseLost)
+		}
+	}
 }
 
 // keepAlive renews a lease once. The client's KeepAliveOnce would ask again and
