@@ -38,6 +38,7 @@ type node struct {
 	until    time.Duration // when leases run out, as far as they are renewed
 	nextBeat time.Duration
 	pause    time.Duration // no work before that
+	trusted  time.Duration // when the server may be believed that a lease is over
 	peers    map[int64]*peer
 	gone     []gone // sessions that have ended, as the ring says
 	look     bool   // at the peers, at once
@@ -140,6 +141,7 @@ func (n *node) connect(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	n.newServer()
+	n.distrust(s)
 	if err := n.succeed(ctx, s, sent); err != nil {
 		n.leave(ctx, s)
 		return nil, err

@@ -94,6 +94,16 @@ func (v *sight) addTo(b *batch) {
 // another one, or have forgotten what it had written.
 func (n *node) newServer() { n.peers, n.gone, n.look = nil, nil, true }
 
+// distrust notes that there was a fail-over: what was granted right before may not
+// have been replicated, so that the new server shows an older lease, which is over.
+// The holder has its child stopped when a TTL has passed, or comes and says so.
+func (n *node) distrust(s *session) {
+	if slices.ContainsFunc(n.old, func(o *session) bool { return o.server.history != s.server.history }) {
+		n.trusted = n.clock() + n.c.ttl
+		n.c.log.Info("another server has taken over, and may have forgotten the last leases; taking none for a TTL", "ttl", n.c.ttl)
+	}
+}
+
 // see takes in what was seen just now, and turns the ring to who is before us.
 func (n *node) see(ctx context.Context, s *session, v sight) error {
 	now := n.clock()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -296,6 +297,9 @@ func (n *node) wishes(ids []string) (seats []int64, metas []string, floors, leas
 			metas = append(metas, cl.meta)
 			known := n.known[cl.id]
 			least = append(least, known.least(now))
+			if now < n.trusted {
+				least[len(least)-1] = math.MaxInt64
+			}
 			floors = append(floors, known.floor())
 		}
 	}
