@@ -58,7 +58,7 @@ objects. Where a kill waits for the end of a lease, ttl= says how long.`,
 	}
 	b := &bench{}
 	url := addClusterFlag(cmd)
-	cmd.Flags().IntVar(&b.rounds, "rounds", 50, "how often the fast measurements are made; the slow ones a tenth of that, at least 3 times")
+	cmd.Flags().IntVar(&b.rounds, "rounds", 50, "how often the fast measurements are made; the slow ones a tenth of that, and of 3 to 30 rounds 3")
 	only := cmd.Flags().StringSlice("only", nil, "measure only these: "+strings.Join(measureNames(), ", "))
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -243,7 +243,7 @@ func (b *bench) run(ctx context.Context, only []string) (*report, error) {
 		}
 		rounds := b.rounds
 		if m.slow || m.kill && b.slowKill {
-			rounds = max(3, rounds/slowestShare)
+			rounds = min(rounds, max(3, rounds/slowestShare))
 		}
 		b.progress.step("measuring %s (%s)", m.name, m.what)
 		results, err := m.measure(b, ctx, rounds)
