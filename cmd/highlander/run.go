@@ -28,6 +28,10 @@ const (
 	wokenKnows = 4 * time.Second
 
 	holderEvery = 250 * time.Millisecond // how often a waiting node looks who holds the id
+
+	// A supervisor that stops a service may send the signal to all its processes at
+	// once. So long after the end of the command highlander's own may be heard.
+	signalWithin = 100 * time.Millisecond
 )
 
 func newRunCommand() *cobra.Command {
@@ -263,6 +267,9 @@ func (j *job) Serve(ctx context.Context) error {
 	case err != nil && !expired:
 		return err
 	}
+	if err == nil && (exit.Code != 0 || j.spec.Restart == highlander.Permanent) {
+		waitAtMost(ctx, signalWithin) // before it counts as a failure
+	}
 	if cause := context.Cause(ctx); errors.Is(cause, highlander.ErrConflict) || errors.Is(cause, highlander.ErrLeaseLost) {
 		return nil // it goes on elsewhere: its code here says nothing
 	}
@@ -290,11 +297,16 @@ func commandEnv(env []string, info highlander.LeaseInfo) []string {
 // before the command is run again, there is time for that to show.
 func (j *job) frozen(ctx context.Context, err error) error {
 	j.log.Warn("highlander was not running for a while, and its command was killed", "id", j.spec.ID)
+	waitAtMost(ctx, wokenKnows)
+	return err
+}
+
+// waitAtMost waits for the end of ctx.
+func waitAtMost(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(wokenKnows):
+	case <-time.After(d):
 	}
-	return err
 }
 
 // passSignals passes every signal on to the command, but for those that mean

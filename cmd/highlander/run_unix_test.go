@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -252,6 +253,29 @@ func TestStoppedBySIGTERMItExitsAsTheCommandDoes(t *testing.T) {
 			p.signal(syscall.SIGTERM)
 			p.exits(c.code)
 		})
+	}
+}
+
+// As systemd does with the processes of a service. The end of the command may be
+// seen before highlander's own signal, and is no failure all the same.
+func TestSIGTERMToTheCommandTooIsAnOrdinaryStop(t *testing.T) {
+	t.Parallel()
+	for range 3 {
+		events := filepath.Join(t.TempDir(), "events")
+		p := startNode(t, alone, `echo up $$; exec sleep 1000`, "--events", events)
+		command, err := strconv.Atoi(strings.Fields(p.stdout.next("up"))[1])
+		must(t, err)
+		p.signal(syscall.SIGSTOP)
+		must(t, syscall.Kill(command, syscall.SIGTERM))
+		for exists(fmt.Sprintf("/proc/%d", command)) { // until the keeper has buried it
+			time.Sleep(time.Millisecond)
+		}
+		p.signal(syscall.SIGTERM)
+		p.signal(syscall.SIGCONT)
+		p.exits(128 + 15)
+		if got := kinds(readEvents(t, events)); got != "waiting acquired started stopping stopped released" {
+			t.Errorf("the events are %q", got)
+		}
 	}
 }
 
