@@ -20,6 +20,7 @@ import (
 type attempt struct {
 	requests *requests
 	store    *store
+	outage   *outage
 	log      *slog.Logger
 	name     string
 	claim    claim
@@ -57,6 +58,7 @@ func (a *attempt) run(ctx context.Context) (*written, error) {
 		case isOutdated(err):
 			a.catchUp(ctx, changed)
 		default:
+			a.fails(ctx, err)
 			failures++
 			sleep(ctx, backOff(failures, maxPause, err))
 		}
@@ -75,6 +77,9 @@ func (a *attempt) step(ctx context.Context, s state, changed <-chan struct{}) (*
 		a.claim.token = max(s.record.token, s.floor+1) // others may have raised it
 		return a.hold(ctx, s)
 	case now < s.free:
+		if s.record.holder != "" && s.record.holder != a.claim.node {
+			a.outage.works(a.name) // of no need: somebody else can write
+		}
 		await(ctx, s.free-now, changed)
 		return nil, nil
 	case s.object == nil:
@@ -126,7 +131,16 @@ func (a *attempt) write(ctx context.Context, o *object) (*written, error) {
 	if err != nil && isRefused(err) {
 		a.wrote = before
 	}
+	if err == nil || isOutdated(err) {
+		a.outage.works(a.name)
+	}
 	return got, err
+}
+
+func (a *attempt) fails(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		a.outage.fails(a.name, err)
+	}
 }
 
 // settles returns how long an object that was made has to settle still. It has
@@ -160,6 +174,7 @@ func (a *attempt) lookAgain(ctx context.Context, s state) error {
 		return errForeign(a.claim.id, s.object)
 	}
 	if _, err := a.requests.get(ctx, a.name); err != nil {
+		a.fails(ctx, err)
 		sleep(ctx, backOff(1, maxPause, err))
 		return nil
 	}

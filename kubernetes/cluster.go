@@ -37,6 +37,7 @@ type Cluster struct {
 	store    *store
 	watcher  *watcher
 	mender   *mender
+	outage   *outage
 	book     *lease.Book
 	turns    lease.Turns
 
@@ -130,13 +131,13 @@ func newCluster(clientset kubernetes.Interface, namespace string, cfg config, ha
 	c.parting, c.giveUp = context.WithCancelCause(context.Background())
 	c.session, c.end = context.WithCancel(context.Background())
 	c.book = lease.NewBook(boottime.Now, c.log)
+	c.outage = newOutage(c.log, boottime.Now)
 	c.store = newStore(boottime.Now, cfg.ttl)
 	c.requests = &requests{
 		leases:  clientset.CoordinationV1().Leases(namespace),
 		clock:   boottime.Now,
 		store:   c.store,
 		timeout: cfg.timeout(),
-		writing: outage{log: c.log, what: "writing Lease objects"},
 		starts:  make(lane, atOnce),
 		keeps:   make(lane, atOnce),
 		hangUp:  hangUp,
@@ -147,7 +148,7 @@ func newCluster(clientset kubernetes.Interface, namespace string, cfg config, ha
 		store:    c.store,
 		mender:   c.mender,
 		silence:  cfg.ttl / 2,
-		watching: outage{log: c.log, what: "watching Lease objects"},
+		outage:   c.outage,
 		synced:   make(chan struct{}),
 	}
 	c.start = sync.OnceFunc(func() { c.watching.Go(func() { c.watcher.run(c.session) }) })
@@ -184,9 +185,17 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 	if err != nil {
 		return nil, err
 	}
-	a := &attempt{requests: c.requests, store: c.store, log: c.log, name: objectName(id), claim: claim{id: id, node: c.node, meta: opts.Meta, ttl: c.ttl}}
+	a := &attempt{
+		requests: c.requests,
+		store:    c.store,
+		outage:   c.outage,
+		log:      c.log,
+		name:     objectName(id),
+		claim:    claim{id: id, node: c.node, meta: opts.Meta, ttl: c.ttl},
+	}
 	l, err := c.win(ctx, a, opts.StopWithin, endTurn)
 	if err != nil {
+		c.outage.givesUp(a.name)
 		c.calls.Go(func() {
 			defer endTurn()
 			c.abandon(a)
@@ -226,6 +235,7 @@ func (c *Cluster) keep(a *attempt, won *written, stopWithin time.Duration, endTu
 	k := &keeper{
 		requests: c.requests,
 		store:    c.store,
+		outage:   c.outage,
 		terms:    c.terms,
 		log:      c.log.With("id", a.claim.id, "token", a.claim.token, "object", a.name),
 		name:     a.name,
@@ -295,6 +305,7 @@ func (c *Cluster) releaseInTurn(ctx context.Context, k *keeper) error {
 	k.halt()
 	err := k.release(ctx)
 	k.released = err == nil
+	c.outage.givesUp(k.name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.keepers, k)

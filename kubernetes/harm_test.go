@@ -175,15 +175,13 @@ func TestANodeWithoutRightsWaitsAndSaysSoOnce(t *testing.T) {
 	var log recorder
 	a := w.open("a", kubernetes.WithLogger(log.logger()))
 	waiter := w.start(a, "id")
-	w.eventually("it was refused several times", func() bool { return log.count("DEBUG", "watching Lease objects fails still") > 1 })
-	if n := log.count("WARN", "watching Lease objects fails; trying again until it does not"); n != 1 {
+	w.eventually("it was refused several times", func() bool { return log.count("DEBUG", outageLasts) > 1 })
+	if n := log.count("WARN", outageBegins); n != 1 {
 		t.Errorf("%d warnings, want 1", n)
 	}
 	w.rights.allow()
 	w.firstOf(waiter)
-	if n := log.count("INFO", "watching Lease objects works again"); n != 1 {
-		t.Errorf("%d lines say that it works again, want 1", n)
-	}
+	w.saysItIsOver(&log)
 }
 
 func TestWrongCredentialsAreRetriedUntilTheContextEnds(t *testing.T) {

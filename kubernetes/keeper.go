@@ -18,6 +18,7 @@ import (
 type keeper struct {
 	requests *requests
 	store    *store
+	outage   *outage
 	terms    lease.Terms
 	log      *slog.Logger
 	name     string
@@ -53,6 +54,9 @@ func (k *keeper) run(ctx context.Context) {
 		if err == nil {
 			failures, pause = 0, began+k.terms.Every-k.store.clock()
 			continue
+		}
+		if ctx.Err() == nil {
+			k.outage.fails(k.name, err)
 		}
 		failures++
 		if !sleep(ctx, backOff(failures, k.terms.Every/3, err)) {
@@ -133,6 +137,9 @@ func (k *keeper) write(ctx context.Context, edit func(*object, time.Time)) (sent
 	o := k.object.DeepCopy()
 	edit(o, time.Now())
 	got, err := k.requests.put(ctx, k.requests.keeps, o)
+	if err == nil || isOutdated(err) {
+		k.outage.works(k.name)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -15,11 +15,11 @@ func TestAHolderWithoutRightsWhoseObjectIsDeletedDoesNotHurry(t *testing.T) {
 	l := w.acquire(node, "x", 0)
 	w.knows(node, "x", node)
 	w.rights.deny()
-	w.eventually("a renewal is refused", func() bool { return logged.count("WARN", "writing Lease objects") > 0 })
+	w.eventually("a renewal is refused", func() bool { return logged.count("WARN", outageBegins) > 0 })
 	w.delete("x")
 	w.receive(l.Done())
 	// A tenth of a second apart at least, for less than the TTL.
-	if tries, most := logged.count("DEBUG", "writing Lease objects"), int(shortTTL.Milliseconds()/100); tries > most {
+	if tries, most := logged.count("DEBUG", outageLasts), int(shortTTL.Milliseconds()/100); tries > most {
 		t.Errorf("%d requests were refused, want %d at most", tries, most)
 	}
 }

@@ -2,35 +2,64 @@ package kubernetes
 
 import (
 	"log/slog"
+	"maps"
 	"sync"
+	"time"
 )
 
-// outage logs the beginning and the end of a time in which something fails, and
-// not what fails in between.
+// outage is a time in which something fails that the node tries until it does not.
+// One line is logged when it begins and one when it ends, however many leases it
+// meets. It is told by name what is tried: that of a Lease object that is to be
+// written, or theWatch.
 type outage struct {
-	log  *slog.Logger
-	what string
+	log   *slog.Logger
+	clock func() time.Duration
 
-	mu     sync.Mutex
-	failed bool
+	mu      sync.Mutex
+	failing map[string]bool // by name; false: it was given up
+	began   time.Duration
 }
 
-func (o *outage) begins(err error) {
+const theWatch = ""
+
+func newOutage(log *slog.Logger, clock func() time.Duration) *outage {
+	return &outage{log: log, clock: clock, failing: map[string]bool{}}
+}
+
+// fails says that something has failed, and is tried again.
+func (o *outage) fails(name string, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.failed {
-		o.log.Debug(o.what+" fails still", "error", err)
+	if len(o.failing) == 0 {
+		o.began = o.clock()
+		o.log.Warn("Kubernetes cannot be used; trying again", "error", err)
+	} else {
+		o.log.Debug("Kubernetes: still no success", "error", err)
+	}
+	o.failing[name] = true
+}
+
+// givesUp says that something is not tried any more, for now. If it has failed, it
+// may fail for the same reason when it is tried next, as when a lease was lost and
+// the id is waited for: that is the same outage, unless something works meanwhile.
+func (o *outage) givesUp(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.failing[name] {
+		o.failing[name] = false
+	}
+}
+
+// works says that something was answered, or has no need to be tried.
+func (o *outage) works(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.failing) == 0 {
 		return
 	}
-	o.failed = true
-	o.log.Warn(o.what+" fails; trying again until it does not", "error", err)
-}
-
-func (o *outage) ends() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.failed {
-		o.failed = false
-		o.log.Info(o.what + " works again")
+	delete(o.failing, name)
+	maps.DeleteFunc(o.failing, func(_ string, tried bool) bool { return !tried })
+	if len(o.failing) == 0 {
+		o.log.Info("Kubernetes can be used again", "after", (o.clock() - o.began).Round(10*time.Millisecond))
 	}
 }

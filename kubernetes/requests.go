@@ -22,7 +22,6 @@ type requests struct {
 	clock   func() time.Duration
 	store   *store
 	timeout time.Duration
-	writing outage
 	starts  lane // of calls of Acquire, which do not hold up ...
 	keeps   lane // ... what is there to keep or release a lease
 
@@ -102,17 +101,11 @@ func (r *requests) put(ctx context.Context, l lane, o *object) (*written, error)
 		w.object, err = r.writeOnce(ctx, o)
 		return err
 	})
-	switch {
-	case err == nil:
-		r.store.answered(w.object)
-		r.writing.ends()
-		return w, nil
-	case isOutdated(err):
-		r.writing.ends()
-	case ctx.Err() == nil:
-		r.writing.begins(err)
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	r.store.answered(w.object)
+	return w, nil
 }
 
 func (r *requests) writeOnce(ctx context.Context, o *object) (*object, error) {

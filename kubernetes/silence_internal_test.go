@@ -70,7 +70,7 @@ func TestAfterSilenceConnectionsAreNew(t *testing.T) {
 func TestASilentWatchIsGivenUpWhileLeasesAreHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newSilence()
-		w := &watcher{requests: r, store: r.store, silence: testTTL / 2}
+		w := &watcher{requests: r, store: r.store, outage: quietOutage(r.clock), silence: testTTL / 2}
 		held := &object{ObjectMeta: meta.ObjectMeta{Name: testName, ResourceVersion: "1"}}
 		claim{id: "id", node: "a", token: 1, ttl: testTTL}.holds(held, time.Now())
 		r.store.watched(held)

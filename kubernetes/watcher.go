@@ -18,7 +18,7 @@ type watcher struct {
 	store    *store
 	mender   *mender
 	silence  time.Duration // after which a watch is taken for dead while leases should be renewed
-	watching outage
+	outage   *outage
 
 	synced chan struct{} // closed after the first list
 	live   atomic.Bool   // what the store has is up to date
@@ -37,7 +37,7 @@ func (w *watcher) run(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			w.watching.begins(err)
+			w.outage.fails(theWatch, err)
 			failures++
 		}
 		sleep(ctx, backOff(failures, maxWatchPause, err))
@@ -102,7 +102,7 @@ func (w *watcher) watchOnce(ctx context.Context, version string) (next string, e
 		return "", orRefusal(ctx, err)
 	}
 	defer events.Stop()
-	w.watching.ends()
+	w.outage.works(theWatch)
 	w.live.Store(true)
 	quiet := time.NewTicker(w.silence)
 	defer quiet.Stop()

@@ -156,8 +156,12 @@ type waiter struct {
 func (w *world) start(node highlander.Cluster, id string) *waiter { return w.startWith(node, id, 0) }
 
 func (w *world) startWith(node highlander.Cluster, id string, stopWithin time.Duration) *waiter {
+	return w.startUntil(w.t.Context(), node, id, stopWithin)
+}
+
+func (w *world) startUntil(ctx context.Context, node highlander.Cluster, id string, stopWithin time.Duration) *waiter {
 	waits := &waiter{done: make(chan struct{})}
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	go func() {
 		defer cancel()
 		defer close(waits.done)
