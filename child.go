@@ -85,7 +85,7 @@ type ChildSpec struct {
 	Window time.Duration
 
 	// Meta is what Lookup tells others, such as the address the child listens
-	// on. At most MaxMetaLen bytes.
+	// on. At most MaxMetaLen bytes of UTF-8 without control characters.
 	Meta string
 }
 
@@ -107,8 +107,9 @@ func (spec ChildSpec) withDefaults() (ChildSpec, error) {
 		return spec, bad("Shutdown", spec.Shutdown, "it must not be negative (zero means "+DefaultShutdown.String()+")")
 	case spec.Window < 0:
 		return spec, bad("Window", spec.Window, "it must not be negative (zero means "+DefaultWindow.String()+")")
-	case len(spec.Meta) > MaxMetaLen:
-		return spec, bad("Meta", fmt.Sprintf("%d bytes long", len(spec.Meta)), fmt.Sprintf("at most %d are allowed", MaxMetaLen))
+	}
+	if err := validateMeta(spec.Meta); err != nil {
+		return spec, fmt.Errorf("highlander: child %q: ChildSpec.Meta: %w", spec.ID, err)
 	}
 	if spec.Shutdown == 0 {
 		spec.Shutdown = DefaultShutdown

@@ -38,7 +38,8 @@ type Cluster interface {
 
 // AcquireOptions go with one Acquire.
 type AcquireOptions struct {
-	// Meta is shown to others in Holder.Meta; at most MaxMetaLen bytes.
+	// Meta is shown to others in Holder.Meta; at most MaxMetaLen bytes of
+	// UTF-8 without control characters.
 	Meta string
 
 	// StopWithin is how long before others may start the holder is told to
@@ -50,17 +51,14 @@ type AcquireOptions struct {
 // Validate reports what is wrong with the options whatever the engine, in one
 // line; nil if nothing is. Engines call it in Acquire, after ValidateID.
 func (o AcquireOptions) Validate() error {
-	switch {
-	case len(o.Meta) > MaxMetaLen:
-		return fmt.Errorf("AcquireOptions.Meta has %d bytes; at most %d are allowed", len(o.Meta), MaxMetaLen)
-	case o.StopWithin < 0:
+	if err := validateMeta(o.Meta); err != nil {
+		return fmt.Errorf("AcquireOptions.Meta: %w", err)
+	}
+	if o.StopWithin < 0 {
 		return fmt.Errorf("AcquireOptions.StopWithin is %v; it must not be negative", o.StopWithin)
 	}
 	return nil
 }
-
-// MaxMetaLen is the length of the longest ChildSpec.Meta, in bytes.
-const MaxMetaLen = 512
 
 // Holder is who has the lease of an id.
 type Holder struct {

@@ -1,11 +1,6 @@
 package highlander
 
-import (
-	"errors"
-	"fmt"
-	"unicode"
-	"unicode/utf8"
-)
+import "errors"
 
 // Why a child must stop: context.Cause of the child's context is one of these
 // while it stops. ErrConflict and ErrLeaseLost also match ErrShutdown with
@@ -46,25 +41,3 @@ type lossError string
 
 func (e lossError) Error() string        { return string(e) }
 func (e lossError) Is(target error) bool { return target == ErrShutdown }
-
-// MaxIDLen is the length of the longest id, in bytes.
-const MaxIDLen = 255
-
-// ValidateID reports what is wrong with an id, in one line that matches
-// ErrInvalidID; nil if nothing is. Engines call it first in Acquire and Lookup.
-func ValidateID(id string) error {
-	switch {
-	case id == "":
-		return fmt.Errorf("%w: it is empty; 1 to %d bytes of UTF-8 are allowed", ErrInvalidID, MaxIDLen)
-	case len(id) > MaxIDLen:
-		return fmt.Errorf("%w %.20q...: it has %d bytes; at most %d are allowed", ErrInvalidID, id, len(id), MaxIDLen)
-	case !utf8.ValidString(id):
-		return fmt.Errorf("%w %q: it is not UTF-8", ErrInvalidID, id)
-	}
-	for _, r := range id {
-		if unicode.IsControl(r) {
-			return fmt.Errorf("%w %q: control character %U is not allowed", ErrInvalidID, id, r)
-		}
-	}
-	return nil
-}

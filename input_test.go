@@ -37,7 +37,11 @@ func TestBadInput(t *testing.T) {
 		{"negative window", highlander.ChildSpec{ID: "worker", Service: fine, Window: -time.Second},
 			`highlander: child "worker": ChildSpec.Window is -1s; it must not be negative (zero means 5s)`},
 		{"long meta", highlander.ChildSpec{ID: "worker", Service: fine, Meta: strings.Repeat("x", 513)},
-			`highlander: child "worker": ChildSpec.Meta is 513 bytes long; at most 512 are allowed`},
+			`highlander: child "worker": ChildSpec.Meta: it has 513 bytes; at most 512 are allowed`},
+		{"NUL in meta", highlander.ChildSpec{ID: "worker", Service: fine, Meta: "a\x00b"},
+			`highlander: child "worker": ChildSpec.Meta: "a\x00b": control character U+0000 is not allowed`},
+		{"meta is not UTF-8", highlander.ChildSpec{ID: "worker", Service: fine, Meta: "a\xff"},
+			`highlander: child "worker": ChildSpec.Meta: "a\xff": it is not UTF-8`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			tl := newTimeline()

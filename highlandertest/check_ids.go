@@ -80,17 +80,23 @@ func badIDs(s *script) {
 }
 
 func badOptions(s *script) {
-	for field, opts := range map[string]highlander.AcquireOptions{
-		"Meta":       {Meta: strings.Repeat("x", highlander.MaxMetaLen+1)},
-		"StopWithin": {StopWithin: -time.Second},
+	for _, test := range []struct {
+		name, field string
+		opts        highlander.AcquireOptions
+	}{
+		{"one byte too long", "Meta", highlander.AcquireOptions{Meta: strings.Repeat("x", highlander.MaxMetaLen+1)}},
+		{"with NUL", "Meta", highlander.AcquireOptions{Meta: "a\x00b"}},
+		{"not UTF-8", "Meta", highlander.AcquireOptions{Meta: "\xff"}},
+		{"negative", "StopWithin", highlander.AcquireOptions{StopWithin: -time.Second}},
 	} {
+		id := s.id(test.field + " " + test.name)
 		err := s.do("Acquire", func(ctx context.Context) error {
-			_, err := s.acquireNow(ctx, s.nodes[0], s.id("id"), opts)
+			_, err := s.acquireNow(ctx, s.nodes[0], id, test.opts)
 			return err
 		})
-		if err == nil || !strings.Contains(err.Error(), field) {
-			s.t.Errorf("bad %s: error is %v, want one that names the field", field, err)
+		if err == nil || !strings.Contains(err.Error(), test.field) {
+			s.t.Errorf("%s that is bad (%s): error is %v, want one that names the field", test.field, test.name, err)
 		}
+		s.seeNobody(id)
 	}
-	s.seeNobody(s.id("id"))
 }

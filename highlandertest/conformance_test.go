@@ -187,8 +187,9 @@ var brokenEngines = []brokenEngine{
 	{"ids are cut", spoilIDs(func(id string) string { return id[:min(len(id), 254)] }), "Leases/odd ids work and are distinct", "waited in vain"},
 	{"ids are unescaped", spoilIDs(func(id string) string { return strings.ReplaceAll(id, "%2F", "/") }), "Leases/odd ids work and are distinct", "waited in vain"},
 	{"bad ids are mended", spoilIDs(mend), "Leases/bad ids are refused", "want ErrInvalidID"},
-	{"long meta is cut", spoilNodes(cutMeta), "Leases/bad options are refused", "bad Meta: error is <nil>"},
-	{"negative StopWithin is taken", spoilNodes(takeNegative), "Leases/bad options are refused", "bad StopWithin: error is <nil>"},
+	{"long meta is cut", spoilNodes(cutMeta), "Leases/bad options are refused", "Meta that is bad (one byte too long): error is <nil>"},
+	{"meta is not looked at", spoilNodes(mendMeta), "Leases/bad options are refused", "Meta that is bad (with NUL): error is <nil>"},
+	{"negative StopWithin is taken", spoilNodes(takeNegative), "Leases/bad options are refused", "StopWithin that is bad (negative): error is <nil>"},
 
 	{"lookup knows no meta", spoilHolders(func(h *highlander.Holder) { h.Meta = "" }), "Leases/lookup shows the holder on every node", "want {ID:"},
 	{"lookup knows no token", spoilHolders(func(h *highlander.Holder) { h.Token = 0 }), "Leases/lookup shows the holder on every node", "want {ID:"},
@@ -719,6 +720,13 @@ func mend(id string) string {
 func cutMeta(n *spoiltNode) {
 	n.acquire = func(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
 		opts.Meta = opts.Meta[:min(len(opts.Meta), highlander.MaxMetaLen)]
+		return n.inner.Acquire(ctx, id, opts)
+	}
+}
+
+func mendMeta(n *spoiltNode) {
+	n.acquire = func(ctx context.Context, id string, opts highlander.AcquireOptions) (highlander.Lease, error) {
+		opts.Meta = strings.ToValidUTF8(strings.ReplaceAll(opts.Meta, "\x00", ""), "")
 		return n.inner.Acquire(ctx, id, opts)
 	}
 }

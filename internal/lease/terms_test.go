@@ -47,7 +47,7 @@ func TestArgumentsOfAcquireAreChecked(t *testing.T) {
 	}{
 		{"id", highlander.AcquireOptions{StopWithin: 800 * time.Millisecond}, ""},
 		{"", highlander.AcquireOptions{}, "acquire: invalid id: it is empty; 1 to 255 bytes of UTF-8 are allowed"},
-		{"id", highlander.AcquireOptions{Meta: strings.Repeat("m", 513)}, `acquire "id": AcquireOptions.Meta has 513 bytes; at most 512 are allowed`},
+		{"id", highlander.AcquireOptions{Meta: strings.Repeat("m", 513)}, `acquire "id": AcquireOptions.Meta: it has 513 bytes; at most 512 are allowed`},
 		{"id", highlander.AcquireOptions{StopWithin: -1}, `acquire "id": AcquireOptions.StopWithin is -1ns; it must not be negative`},
 		{"id", highlander.AcquireOptions{StopWithin: time.Second}, `acquire "id": AcquireOptions.StopWithin: TTL 2s is too short to stop within 1s: ` +
 			`less 40ms for clocks, 1s for two renewals and 100ms for a busy machine it leaves 860ms; a TTL of at least 3s, or at most 860ms to stop, is needed`},
