@@ -78,6 +78,9 @@ objects. Where a kill waits for the end of a lease, ttl= says how long.`,
 		b.progress = newProgress(cmd.ErrOrStderr())
 		var results *report
 		err = untilSignal(cmd.Context(), func(ctx context.Context) (err error) {
+			if err := b.try(ctx, at); err != nil {
+				return err
+			}
 			results, err = b.run(ctx, *only)
 			return errors.Join(err, b.tidyUp(ctx))
 		})

@@ -90,6 +90,7 @@ func TestPasswordsAreShownNowhere(t *testing.T) {
 	s := startPostgres(t)
 	t.Cleanup(func() { must(t, s.close()) })
 	wrong := strings.Replace(s.url, ":"+postgrestest.Password+"@", ":s3cret@", 1)
+	refusedBench := start(t, "bench", "--only", "graceful", "--cluster", wrong)
 	refused := startNode(t, wrong, forever, "--log-level", "debug")
 	refused.stderr.next("level=WARN", "password authentication failed")
 	failed := start(t, "status", "--cluster", wrong)
@@ -107,7 +108,9 @@ func TestPasswordsAreShownNowhere(t *testing.T) {
 		p.signal(syscall.SIGTERM)
 		<-p.ended
 	}
-	for _, p := range []*process{refused, failed, good, table, asJSON, bench, text} {
+	refusedBench.exits(1)
+	refusedBench.stderr.next("no lease within", "password authentication failed")
+	for _, p := range []*process{refused, refusedBench, failed, good, table, asJSON, bench, text} {
 		said := p.stdout.all() + p.stderr.all()
 		if strings.Contains(said, "s3cret") || strings.Contains(said, postgrestest.Password) {
 			t.Errorf("%q tells the password", p.cmd.Args[1])
