@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -16,7 +17,7 @@ func startEtcd(t *testing.T) *testServer {
 	must(t, err)
 	return &testServer{
 		url:    s.URL() + "/jobs",
-		other:  func(t *testing.T) string { return s.URL() + "/" + label(t) },
+		other:  func(t *testing.T) string { return s.URL() + "/" + rand.Text() },
 		stop:   func() error { s.Stop(); return nil },
 		start:  s.Restart,
 		freeze: s.Freeze,
