@@ -4,9 +4,11 @@
 //
 //	sup.Add(highlander.Wrap(cluster, highlander.ChildSpec{ID: "worker", Service: worker}))
 //
-// The cluster is where leases come from: package highlander/gossip embeds one
-// in the program, with no infrastructure; package highlander/highlandertest has
-// one in memory, for tests.
+// The cluster is where leases come from: package highlander/gossip embeds one in
+// the program, with no infrastructure; packages highlander/postgres,
+// highlander/etcd and highlander/kubernetes, each a module of its own, use a
+// server that you run; package highlander/highlandertest has one in memory, for
+// tests.
 //
 // # What a child does
 //
