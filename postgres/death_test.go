@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -284,6 +285,28 @@ func TestSessionGivenUpIsNoProofOfDeath(t *testing.T) {
 		k.asAdmin(func(_ context.Context, conn *pgx.Conn) error { return conn.PgConn().Conn().Close() })
 	}
 	k.holder.LoseSession()
+	k.logs("kept the leases through a break of the connection")
+	k.next.stillWaits()
+	k.isHeld(k.lease)
+}
+
+// Nor does TLS say that it is over, when the ring fails on a server that has nothing
+// against either connection.
+func TestSessionGivenUpOverTLSIsNoProofOfDeath(t *testing.T) {
+	t.Parallel()
+	k := newContestAt(t, startServer(t, "ssl = on"), func(w *world) string {
+		w.adminExec("create role holder login password 'secret'; grant create on database app to holder")
+		w.adminExec("alter default privileges for role holder grant all on schemas to app; alter default privileges for role holder grant all on tables to app")
+		w.adminExec("grant execute on function pg_advisory_lock_shared(bigint) to app, holder")
+		return strings.Replace(w.server.TLSURL(), postgrestest.User+":", "holder:", 1)
+	}, postgres.AcrossANetwork())
+	k.quiet()
+	k.adminExec("alter role holder nologin")
+	k.adminExec("revoke execute on function pg_advisory_lock_shared(bigint) from public, holder")
+	k.logs("permission denied for function pg_advisory_lock_shared")
+	k.logs("no session at the server; trying for as long as it takes")
+	k.release(k.acquire(k.nodes[1], "a third id")) // it had the time to see an end
+	k.adminExec("alter role holder login; grant execute on function pg_advisory_lock_shared(bigint) to holder")
 	k.logs("kept the leases through a break of the connection")
 	k.next.stillWaits()
 	k.isHeld(k.lease)

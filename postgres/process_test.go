@@ -68,8 +68,8 @@ func (p *process) kill() {
 
 func TestKilledProcessIsSucceededLongBeforeItsLeaseRunsOut(t *testing.T) {
 	t.Parallel()
-	server := startServer(t) // sessions that other tests end would leave a doubt
-	for name, url := range map[string]string{"TCP": server.URL(), "unix socket": server.SocketURL()} {
+	server := startServer(t, "ssl = on") // sessions that other tests end would leave a doubt
+	for name, url := range map[string]string{"TCP": server.URL(), "TLS": server.TLSURL(), "unix socket": server.SocketURL()} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, server, forever)
 			p := w.process(url)

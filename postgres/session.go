@@ -311,8 +311,12 @@ func lock(ctx context.Context, conn *pgx.Conn, key int64) error {
 	return nil
 }
 
-// end gives both connections up. Their sockets stay open until cut.
+// end gives both connections up. Their sockets stay open until cut, and unless the
+// session is over in order, the server hears nothing of it.
 func (s *session) end() {
+	if !s.parting.Load() {
+		s.wires.mute()
+	}
 	if s.stop != nil {
 		s.stop()
 	}

@@ -24,7 +24,17 @@ type beforeConnect func(context.Context, *pgx.ConnConfig) error
 // wakes.
 type wire struct {
 	net.Conn
-	let func() // takes it from its keeper
+	let   func()      // takes it from its keeper
+	muted atomic.Bool // nothing is sent any more
+}
+
+// Write sends nothing of what a connection says that is given up: TLS says by itself
+// that it is over, which is an end as good as that of the socket.
+func (w *wire) Write(p []byte) (int, error) {
+	if w.muted.Load() {
+		return len(p), nil
+	}
+	return w.Conn.Write(p)
 }
 
 // Close makes reads and writes fail.
@@ -91,6 +101,15 @@ func (ws *wires) dialer(dial func(ctx context.Context, network, addr string) (ne
 		}
 		ws.open = append(ws.open, w)
 		return w, nil
+	}
+}
+
+// mute lets the server hear nothing more of the sockets that are open.
+func (ws *wires) mute() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, w := range ws.open {
+		w.muted.Store(true)
 	}
 }
 

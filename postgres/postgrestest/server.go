@@ -46,7 +46,7 @@ const patience = time.Minute
 // Start starts a server and returns when it answers. Each setting is a line of
 // postgresql.conf, such as "max_connections = 20". What is written survives a
 // crash of the server, but not one of the machine (fsync is off), unless a
-// setting says otherwise. Close it when it is not needed any more; on Linux it
+// setting says otherwise. With "ssl = on" it has a certificate for TLSURL. Close it when it is not needed any more; on Linux it
 // also ends with the process that started it.
 func Start(settings ...string) (*Server, error) {
 	found, err := find()
@@ -231,6 +231,13 @@ func (s *Server) URL() string {
 	return u.String()
 }
 
+// TLSURL is URL over TLS, where the server was started with "ssl = on".
+func (s *Server) TLSURL() string {
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(User, Password), Host: s.Addr(), Path: "/" + Database}
+	u.RawQuery = url.Values{"sslmode": {"verify-full"}, "sslrootcert": {filepath.Join(s.data(), certFile)}}.Encode()
+	return u.String()
+}
+
 // SocketURL is URL over the unix socket.
 func (s *Server) SocketURL() string {
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(User, Password), Path: "/" + Database, RawQuery: s.socketQuery()}
@@ -324,5 +331,5 @@ func makeTemplate(from programs) (dir string, err error) {
 	if err := from.run(make, "postgres", "--single", "-F", "-D", data, "postgres"); err != nil {
 		return "", err
 	}
-	return dir, os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(access), 0o600)
+	return dir, errors.Join(os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(access), 0o600), makeCertificate(data))
 }
