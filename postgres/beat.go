@@ -163,9 +163,10 @@ func (n *node) repair(ctx context.Context, s *session) error {
 	held := n.heldIn(s)
 	ids, keys, tokens, metas, since := columns(held)
 	var before, ours []row
+	var clashes []clash
 	b := s.newBatch()
 	b.add(restoreNode, s.number, n.c.name, n.c.ttl.Milliseconds(), s.beat+1000, s.workPID, s.ringPID)
-	n.queue(b, fresh)
+	n.queue(b, fresh, &clashes)
 	collect(b.add(lockRows, ids), &before, scanRow)
 	b.add(restoreLeases, s.number, n.c.name, n.c.ttl.Milliseconds(), ids, keys, tokens, metas, since)
 	b.add(freeStrays, s.number, keysOf(n.holds))
@@ -179,6 +180,7 @@ func (n *node) repair(ctx context.Context, s *session) error {
 		cl.queued = true
 	}
 	n.leaving = nil
+	n.refuseClashes(fresh, clashes)
 	n.loseAllBut(held, ours, before)
 	n.nextBeat = sent + n.c.terms().Every
 	n.renewed(sent)

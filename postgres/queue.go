@@ -23,6 +23,8 @@ const (
 		select id, key, 0, 0, '', '', clock_timestamp(), 0, true from unnest($1::text[], $2::bigint[]) as wanted(id, key)
 		on conflict do nothing`
 
+	findClashes = `select wanted.id, l.id from unnest($1::text[], $2::bigint[]) as wanted(id, key) join $schema.leases l using (key) where l.id <> wanted.id`
+
 	joinQueues = `insert into $schema.waiters (session, seat, id)
 		select $1, seat, id from unnest($2::bigint[], $3::text[]) with ordinality as wanted(seat, id, nr) order by nr
 		on conflict do nothing`
@@ -128,6 +130,9 @@ func scanRow(rows pgx.Rows, r *row) error {
 	return err
 }
 
+// clash is an id that cannot have a row, because another one has the same hash.
+type clash struct{ id, other string }
+
 // memory is what a node knows of the last lease of an id that it waits for. If its
 // row is gone, somebody has deleted it; that says nothing about its child, which
 // may run for a TTL.
@@ -196,8 +201,9 @@ func (n *node) take(ctx context.Context, s *session) error {
 	var rows []row
 	var got []taken
 	b := s.newBatch()
+	var clashes []clash
 	if len(fresh) > 0 {
-		n.queue(b, fresh)
+		n.queue(b, fresh, &clashes)
 	}
 	collect(b.add(lockRows, ids), &rows, scanRow)
 	seats, metas, floors, least := n.wishes(ids)
@@ -216,7 +222,8 @@ func (n *node) take(ctx context.Context, s *session) error {
 	}
 	n.remember(rows)
 	n.took(s, got)
-	return n.refuseClashes(ctx, s, fresh, rows)
+	n.refuseClashes(fresh, clashes)
+	return nil
 }
 
 // unlockStrays gives back what an attempt has locked that has failed: nobody else
@@ -267,7 +274,9 @@ func (n *node) toTake() (fresh []*claim, ids []string) {
 	return fresh, slices.Compact(ids)
 }
 
-func (n *node) queue(b *batch, fresh []*claim) {
+// queue puts claims into the queues of their ids, and looks for ids that cannot have
+// one.
+func (n *node) queue(b *batch, fresh []*claim, clashes *[]clash) {
 	var seats []int64
 	var ids []string
 	for _, cl := range fresh {
@@ -280,6 +289,7 @@ func (n *node) queue(b *batch, fresh []*claim) {
 		keys[i] = n.c.key("id", id)
 	}
 	b.add(makeRows, rows, keys)
+	collect(b.add(findClashes, rows, keys), clashes, func(rows pgx.Rows, c *clash) error { return rows.Scan(&c.id, &c.other) })
 	b.add(joinQueues, b.s.number, seats, ids)
 }
 
@@ -341,33 +351,19 @@ func (n *node) took(s *session, got []taken) {
 	}
 }
 
-// refuseClashes fails the claims for ids whose row could not be made, because
-// another id has the same hash.
-func (n *node) refuseClashes(ctx context.Context, s *session, fresh []*claim, rows []row) error {
-	there := map[string]bool{}
-	for _, r := range rows {
-		there[r.id] = true
+// refuseClashes fails the claims for ids that clash.
+func (n *node) refuseClashes(fresh []*claim, clashes []clash) {
+	others := map[string]string{}
+	for _, c := range clashes {
+		others[c.id] = c.other
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.c.opTimeout())
-	defer cancel()
 	for _, cl := range fresh {
-		if there[cl.id] {
-			continue
+		if other, found := others[cl.id]; found {
+			delete(n.claims, cl.seat)
+			n.leaving = append(n.leaving, cl)
+			cl.fail(fmt.Errorf("postgres: acquire %q: its 64-bit hash is that of the id %q: one of them needs another name, or another schema", cl.id, other))
 		}
-		var other string
-		err := s.work.QueryRow(ctx, inSchema(s.c.schema, "select id from $schema.leases where key = $1"), n.c.key("id", cl.id)).Scan(&other)
-		switch {
-		case err == pgx.ErrNoRows: // somebody deletes rows at this moment
-			cl.queued = false
-			continue
-		case err != nil:
-			return fmt.Errorf("look for an id with the same hash: %w", err)
-		}
-		delete(n.claims, cl.seat)
-		n.leaving = append(n.leaving, cl)
-		cl.fail(fmt.Errorf("postgres: acquire %q: its 64-bit hash is that of the id %q: one of them needs another name, or another schema", cl.id, other))
 	}
-	return nil
 }
 
 // giveBack tells the others which leases are over, and which claims were given up.
