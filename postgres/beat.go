@@ -43,6 +43,18 @@ type state struct {
 	waiters int
 }
 
+// notOurs returns what shows that the session is not the one that has our locks.
+// Where the backend is another one, what else it says is of no account.
+func (found state) notOurs(wanted state) error {
+	switch {
+	case found.pid != wanted.pid:
+		return errPooler
+	case found.locks < wanted.locks:
+		return fmt.Errorf("the session has %d advisory locks; it took %d", found.locks, wanted.locks)
+	}
+	return nil
+}
+
 // beat renews the leases of this node, by a write that is committed, and looks
 // whether everything is as it should be. It is due each TTL/4, and when somebody
 // has come or gone.
@@ -83,12 +95,10 @@ func (n *node) beat(ctx context.Context, s *session) error {
 		s.beat = beats[0]
 	}
 	wanted := n.wantedState(s)
-	switch {
-	case found.pid != wanted.pid:
-		return errPooler
-	case found.locks < wanted.locks:
-		return fmt.Errorf("the session has %d advisory locks; it took %d", found.locks, wanted.locks)
-	case s.warned.Load():
+	if err := found.notOurs(wanted); err != nil {
+		return err
+	}
+	if s.warned.Load() {
 		n.c.log.Warn("the server warned about a renewal, so it does not count: it may not be on the standby")
 		return nil
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -154,5 +155,29 @@ func TestTTLOfALeaseIsNeverLessThanIsKnown(t *testing.T) {
 	var unseen memory
 	if unseen.vanish(n.clock(), own); unseen.ttl != own {
 		t.Errorf("a lease whose row nobody has seen: %v; want %v", unseen.ttl, own)
+	}
+}
+
+// A pooler that knows prepared statements may go over to pooling by transaction while
+// we are connected.
+func TestSessionOfAnotherIsSeen(t *testing.T) {
+	wanted := state{pid: 7, locks: 3, leases: 2}
+	for _, test := range []struct {
+		name   string
+		found  state
+		pooler bool
+		ours   bool
+	}{
+		{"our own", state{pid: 7, locks: 3, leases: 2}, false, true},
+		{"our own, with a lock of somebody else's", state{pid: 7, locks: 4, leases: 2}, false, true},
+		{"our own, with leases that have changed", state{pid: 7, locks: 3}, false, true},
+		{"our own, without a lock", state{pid: 7, locks: 2, leases: 2}, false, false},
+		{"another one", state{pid: 8, locks: 3, leases: 2}, true, false},
+		{"another one, without locks", state{pid: 8, leases: 2}, true, false},
+	} {
+		err := test.found.notOurs(wanted)
+		if (err == nil) != test.ours || errors.Is(err, errPooler) != test.pooler {
+			t.Errorf("%s: %v", test.name, err)
+		}
 	}
 }

@@ -110,6 +110,38 @@ func TestNewcomerWaitsForALeaseThatWasNotReleased(t *testing.T) {
 	}
 }
 
+// Who takes over has looked, and is about to say that the session has run out. The
+// holder has renewed it in the meantime.
+func TestHeartbeatAtTheLastMomentCounts(t *testing.T) {
+	t.Parallel()
+	k := newContest(t, direct)
+	if err := k.nodes[1].BuryTooLate(k.holder); err != nil {
+		t.Fatal(err)
+	}
+	if n := k.admin("select count(*) from $schema.leases where id = 'id' and not released"); n != 1 {
+		t.Error("what the holder has is free")
+	}
+	if k.log.has("put back what is ours") {
+		t.Error("the holder's session was ended")
+	}
+	k.next.stillWaits()
+	k.isHeld(k.lease)
+}
+
+// A session without its locks is none, whatever has become of them.
+func TestSessionThatHasLostItsLocksIsGivenUp(t *testing.T) {
+	t.Parallel()
+	k := newContest(t, direct)
+	if _, err := k.holder.Ask(t.Context(), "select pg_advisory_unlock_all()::text"); err != nil {
+		t.Fatal(err)
+	}
+	k.adminExec("select pg_notify($1, 'ring')", k.holder.Channel()) // all look
+	k.logs("advisory locks; it took")
+	k.logs("kept the leases through a break of the connection")
+	k.next.stillWaits()
+	k.isHeld(k.lease)
+}
+
 // Nor is a TTL believed that somebody has made shorter. The holder puts it back.
 func TestTTLMadeShorterByHandIsNotBelieved(t *testing.T) {
 	t.Parallel()

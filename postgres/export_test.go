@@ -61,3 +61,21 @@ func (c *Cluster) Ask(ctx context.Context, sql string) (answer string, err error
 func (c *Cluster) LoseSession() {
 	c.node.do(func() { c.node.current.ringErr = errors.New("lost, for a test") })
 }
+
+// BuryTooLate has a node end the session of another one as run out, at the heartbeat
+// before the last: that one has renewed it after this one had looked.
+func (c *Cluster) BuryTooLate(other *Cluster) error {
+	buried := make(chan error, 1)
+	c.node.do(func() {
+		for _, p := range c.node.peers {
+			if p.name == other.Node() {
+				before := *p
+				before.beat--
+				buried <- c.node.bury(context.Background(), c.node.current, &before, false)
+				return
+			}
+		}
+		buried <- errors.New("it has not seen that node")
+	})
+	return <-buried
+}
