@@ -279,6 +279,50 @@ func TestResetByTheNetworkIsNoProofOfDeath(t *testing.T) {
 	}
 }
 
+// What has become of a lease while its holder had no session is respected when it has
+// one again.
+func TestLeaseThatWasTakenAwayMeanwhileIsNotKept(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		harm string
+		want error
+	}{
+		"released":                    {`update $schema.leases set released = true where id = 'id'`, highlander.ErrLeaseLost},
+		"granted to another":          {`update $schema.leases set token = token + 5 where id = 'id'`, highlander.ErrConflict},
+		"written over to another":     {`update $schema.leases set session = 4711 where id = 'id'`, highlander.ErrLeaseLost},
+		"locked by somebody, for now": {`select pg_advisory_lock(key) from $schema.leases where id = 'id'`, highlander.ErrLeaseLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, sharedServer(t), forever)
+			holder := w.open(w.server.URL(), "holder")
+			l := w.acquire(holder, "id")
+			w.asAdmin(func(ctx context.Context, conn *pgx.Conn) error {
+				var harm sync.WaitGroup
+				defer harm.Wait()
+				harm.Go(func() {
+					if err := conn.PgConn().Exec(ctx, w.inSchema(test.harm)).Close(); err != nil {
+						t.Error(err)
+					}
+				})
+				w.eventually("it is done, or is about to be", func() bool {
+					return w.admin(`select count(*) from $schema.leases where id = 'id' and (released or token <> $1 or session = 4711
+						or exists (select from pg_locks where not granted and mode = 'ExclusiveLock' and objid = key & 4294967295))`, int64(l.Token())) == 1
+				})
+				holder.BreakWork()
+				w.receive(l.Done(), "the holder is told")
+				return nil
+			})
+			if err := l.Err(); !errors.Is(err, test.want) {
+				t.Errorf("the lease has ended with %v; want %v", err, test.want)
+			}
+			if w.log.has("kept the leases") {
+				t.Error("it was kept at first")
+			}
+		})
+	}
+}
+
 // A command may outlive highlander, for the moment that it takes to kill it.
 func TestEndOfAProcessThatIsOutlivedIsNoProof(t *testing.T) {
 	t.Parallel()
