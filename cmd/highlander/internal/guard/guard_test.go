@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -710,6 +711,42 @@ func (g *Guard) orderStart(t *testing.T, c Command) message {
 	}
 	t.Fatal("the keeper does not report")
 	panic("unreachable")
+}
+
+func TestGuardThatDiesWhileItStartsIsReplaced(t *testing.T) {
+	ours := func() map[int]bool { // guards have a session of their own
+		found := map[int]bool{}
+		for _, p := range childrenOf(os.Getpid()) {
+			found[p.pid] = p.session == p.pid
+		}
+		return found
+	}
+	for range 10 {
+		before, over := ours(), make(chan struct{})
+		var killing sync.WaitGroup
+		killing.Go(func() {
+			for {
+				for pid, isGuard := range ours() {
+					if isGuard && !before[pid] {
+						_ = syscall.Kill(pid, syscall.SIGKILL)
+						return
+					}
+				}
+				select {
+				case <-over:
+					return
+				default:
+				}
+			}
+		})
+		g, err := Start(t.Context(), testOptions())
+		close(over)
+		killing.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Close()
+	}
 }
 
 func TestStartIsGivenUp(t *testing.T) {

@@ -4,6 +4,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,6 +20,9 @@ const (
 	// gone, before it takes the guard for frozen; longer than keeperGrace, so
 	// that the guard deals with a frozen keeper first.
 	hangGrace = 5 * time.Second
+	// dialAgain is how often another guard is started for one that died while it
+	// started.
+	dialAgain = 2
 )
 
 // Guard runs commands, one at a time. All methods may be called concurrently.
@@ -81,6 +85,12 @@ func (g *Guard) connect(ctx context.Context) (*link, error) {
 		l.close()
 	}
 	l, err := dial(ctx, g.log, g.vault, g.noCgroup)
+	for range dialAgain {
+		if !errors.Is(err, errNotReady) {
+			break
+		}
+		l, err = dial(ctx, g.log, g.vault, g.noCgroup)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}
