@@ -217,11 +217,11 @@ func TestAddressThatDoesNotAnswerIsTriedForEver(t *testing.T) {
 func TestSeedThatDoesNotResolveIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	_, err := w.tryJoin(t.Context(), bind(t, 0), "n", "no-such-host.invalid")
+	_, err := w.tryJoin(t.Context(), bind(t, 0), "n", "no-such..host") // two dots: no name server is asked, which may be slow
 	if err == nil {
 		t.Fatal("Join returned no error")
 	}
-	if text := err.Error(); !strings.HasPrefix(text, `gossip: Config.Join "no-such-host.invalid:7946": the host does not resolve: `) || strings.Contains(text, "\n") {
+	if text := err.Error(); !strings.HasPrefix(text, `gossip: Config.Join "no-such..host:7946": the host does not resolve: `) || strings.Contains(text, "\n") {
 		t.Errorf("Join says %q", text)
 	}
 }
