@@ -138,11 +138,16 @@ func (l *Lab) clusterURL(n *Node) string {
 			join = append(join, nodeAddr(i).String())
 		}
 	}
-	url := fmt.Sprintf("gossip://%v:7946?join=%s&name=%s&key-file=%s", nodeAddr(n.number), strings.Join(join, ","), n.Name, l.path("key"))
-	if l.cfg.Quorum > 0 {
-		url += fmt.Sprintf("&quorum=%d&ttl=%v&expect=%d", l.cfg.Quorum, l.cfg.TTL, l.cfg.Nodes)
+	url := fmt.Sprintf("gossip://%v:7946?name=%s&key-file=%s", nodeAddr(n.number), n.Name, l.path("key"))
+	if len(join) > 0 {
+		url += "&join=" + strings.Join(join, ",")
 	}
-	return url
+	if l.cfg.Quorum > 0 {
+		return url + fmt.Sprintf("&quorum=%d&ttl=%v&expect=%d", l.cfg.Quorum, l.cfg.TTL, l.cfg.Nodes)
+	}
+	// On a busy machine, one may come up a second before another. No two of them may
+	// start alone then.
+	return url + fmt.Sprintf("&expect=%d", l.cfg.Nodes/2+1)
 }
 
 func (l *Lab) remember(i *instance) {
@@ -341,8 +346,8 @@ func (l *Lab) record(left []string) Record {
 }
 
 // leaveWithin is what guards have to end, which may still be telling others of
-// a death, when they are asked to. That takes them a second.
-const leaveWithin = 5 * time.Second
+// a death, when they are asked to. That takes them a second, but on a busy machine.
+const leaveWithin = 20 * time.Second
 
 // left returns what still runs of this lab, for people.
 func (l *Lab) left(ctx context.Context) []string {

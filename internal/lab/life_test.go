@@ -70,7 +70,7 @@ func crashMain() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), safetyNet)
 	defer cancel()
-	l, err := New(Config{Nodes: 2, Shutdown: time.Second, Binary: os.Args[2], Dir: os.Args[3]})
+	l, err := New(Config{Nodes: 1, Shutdown: time.Second, Binary: os.Args[2], Dir: os.Args[3]})
 	if err == nil {
 		err = l.Nodes[0].Start(stubborn)
 	}
