@@ -15,6 +15,13 @@ const (
 	// settleQuorum is the same of quorum mode, beyond the TTL: a node that has
 	// started anew votes for nobody for 1.04 TTL, and has to join before.
 	settleQuorum = 5 * time.Second
+	// patience is what a busy machine may add before somebody complains that no
+	// child is there. The promise is about nearly every time, not about each.
+	patience = 5 * time.Second
+	// joinWithin is how long after its start a node may not have joined.
+	joinWithin = 2 * time.Second
+	// meetWithin is how long nodes that have given each other up may go on to.
+	meetWithin = 3 * time.Second
 	// orphanWithin is how long a child may outlive its highlander: the guard, or
 	// the keeper, has to notice, look at /proc, and kill.
 	orphanWithin = 2 * time.Second
@@ -26,7 +33,9 @@ const (
 	// frozenFor is how long highlander must have been frozen before its child may
 	// be killed unwarned: until that moment highlander itself would warn it.
 	frozenFor = 800 * time.Millisecond
-	// wokenFor is how long after the end of a freeze what it did may show.
+	// wokenFor is how long after the end of a freeze what it did may show, beyond the
+	// child's time to stop: highlander wakes when it should have warned the child for
+	// long, and at the deadline the guard kills that.
 	wokenFor = 500 * time.Millisecond
 	// hurry is how much shorter than Shutdown the time between SIGTERM and the
 	// death may seem, as a child writes down its SIGTERM late.
@@ -216,7 +225,7 @@ func (c *checker) tokens() {
 // settled: in every calm.
 func (c *checker) settled() {
 	for _, calm := range c.Calms {
-		at := Span{min(calm.From+c.settle(calm.From), calm.Until), calm.Until}
+		at := Span{min(calm.From+c.settle(calm.From)+patience, calm.Until), calm.Until}
 		var there []string
 		steady := false
 		for _, l := range c.children {
@@ -283,8 +292,17 @@ func (c *checker) clean(f Fault) bool {
 	if around.meets(c.Stalls) || (Span{f.Until, f.Until + c.settle(f.Until)}).meets(c.Stalls) {
 		return false
 	}
+	// In quorum mode a node that has just started votes for nobody.
+	mute := Span{f.From - c.TTL - c.TTL/25 - joinWithin, f.Until}
+	if c.Quorum > 0 && slices.ContainsFunc(c.Processes, func(p Process) bool { return mute.has(p.Started) }) {
+		return false
+	}
 	return !slices.ContainsFunc(c.Faults, func(o Fault) bool {
-		return o.Number != f.Number && o.overlaps(f.Span) || o.Number != f.Number && o.grow(time.Second).has(f.From)
+		after := time.Second
+		if o.Kind.parts() {
+			after = meetWithin
+		}
+		return o.Number != f.Number && o.grow(after).overlaps(f.Span)
 	})
 }
 
@@ -322,7 +340,7 @@ func (c *checker) unwarned(l *life) bool {
 		case f.Kind == KillGuard || f.Kind == KillKeeper:
 			return (Span{f.From, f.From + guardWithin}).has(l.dead)
 		case f.Kind.freezes():
-			return (Span{f.From + frozenFor, f.Until + wokenFor}).has(l.dead)
+			return (Span{f.From + frozenFor, f.Until + c.Shutdown + wokenFor}).has(l.dead)
 		}
 		return false
 	})

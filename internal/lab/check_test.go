@@ -186,6 +186,32 @@ func TestCheckAcceptsWhatIsRight(t *testing.T) {
 			98.1 stop n2#b 200 8
 			98.2 dead n2#b 200 8
 			calm 25-40`},
+		{"the child on the larger side of a split ends when the other node there has just started and has no vote yet", quorum, `
+			fault 20-20.1 kill n3
+			fault 22-23 split n1 | n2 n3
+			highlander n1 0-99 term=98
+			highlander n2 0-99 term=98
+			highlander n3 0-20.01 killed=20
+			highlander n3 20.1-99 term=98
+			1 start n2#b 200 7
+			23.3 term n2#b 200 7
+			23.4 stop n2#b 200 7
+			23.4 dead n2#b 200 7
+			24 start n1#a 100 8
+			98 term n1#a 100 8
+			98.1 stop n1#a 100 8
+			98.2 dead n1#a 100 8
+			calm 23-40`},
+		{"a deaf child is killed at the end of a lease of which a highlander that wakes hears late", quorum, three + `
+			fault 20-21.9 freeze n1
+			1 start n1#a 100 7
+			21.95 term n1#a 100 7
+			22.5 dead n1#a 100 7
+			23 start n2#b 200 8
+			98 term n2#b 200 8
+			98.1 stop n2#b 200 8
+			98.2 dead n2#b 200 8
+			calm 23-40`},
 	} {
 		for _, v := range Check(forge(t, test.record, test.script)) {
 			t.Errorf("%s: rejected: %v", test.what, v)
@@ -252,7 +278,7 @@ func TestCheckRejectsWhatIsWrong(t *testing.T) {
 		{"no child in a calm", available, handOver + `
 			fault 20-21 split n1 | n2 n3
 			calm 98.5-99`, RuleSettled},
-		{"a child too late after the last fault", available, strings.Replace(handOver, "5.3 start n2#b", "14 start n2#b", 1), RuleSettled},
+		{"a child too late after the last fault", available, strings.Replace(handOver, "5.3 start n2#b", "18 start n2#b", 1), RuleSettled},
 		{"two children in a calm", available, three + `
 			fault 20-30 split n1 | n2 n3
 			1 start n1#a 100 7
