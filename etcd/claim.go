@@ -338,7 +338,10 @@ func (cl *claim) grant() (*lease.Lease, error) {
 	l := cl.s.book.Grant(lease.Grant{ID: cl.ref.id, Token: token, StopWithin: cl.opts.StopWithin, Until: until, Release: cl.release, End: cl.over})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cl.gone {
+	switch {
+	case c.closed: // Close knows of no lease: it waits until Acquire has given the claim up
+		return nil, highlander.ErrClosed
+	case cl.gone:
 		l.Lose(highlander.ErrLeaseLost)
 		return nil, errClaimGone
 	}

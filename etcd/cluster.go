@@ -20,9 +20,6 @@ import (
 	"highlander/internal/nodename"
 )
 
-// closeTimeout is how long Close tells etcd that the leases are released.
-const closeTimeout = 3 * time.Second
-
 // Cluster is this process's part of the cluster. It implements
 // highlander.Cluster; all methods may be called concurrently.
 type Cluster struct {
@@ -277,10 +274,10 @@ func (c *Cluster) Close() error {
 		return nil
 	}
 	c.closed = true
+	c.cancel(highlander.ErrClosed)
 	c.mu.Unlock()
 	defer close(c.closing)
-	c.cancel(highlander.ErrClosed)
-	limit := time.AfterFunc(closeTimeout, c.stop)
+	limit := time.AfterFunc(c.cfg.closeTimeout, c.stop)
 	defer limit.Stop()
 	c.endSessions()
 	c.tasks.Wait()

@@ -21,6 +21,8 @@ const (
 	minTTL       = time.Second
 	maxTTL       = time.Hour
 	maxPrefixLen = 128
+
+	closeTimeout = 3 * time.Second
 )
 
 // Option is a setting for New and Open.
@@ -31,6 +33,8 @@ type config struct {
 	ttl    time.Duration
 	prefix string
 	log    *slog.Logger
+
+	closeTimeout time.Duration // how long Close tells etcd that the leases are released
 }
 
 // WithName sets the first part of the node's name; the host name by default.
@@ -65,7 +69,7 @@ func New(client *clientv3.Client, opts ...Option) (*Cluster, error) {
 }
 
 func newConfig(opts []Option) (config, error) {
-	cfg := config{ttl: DefaultTTL, prefix: DefaultPrefix}
+	cfg := config{ttl: DefaultTTL, prefix: DefaultPrefix, closeTimeout: closeTimeout}
 	for _, opt := range opts {
 		opt(&cfg)
 	}

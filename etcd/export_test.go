@@ -11,13 +11,16 @@ import (
 	"highlander/internal/lease"
 )
 
+// WithCloseTimeout sets how long Close tells etcd that the leases are released.
+func WithCloseTimeout(d time.Duration) Option { return func(c *config) { c.closeTimeout = d } }
+
 // Crash ends the node as SIGKILL ends a process: nothing is released.
 func (c *Cluster) Crash() {
+	c.stop() // before anything could be said
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
 	defer close(c.closing)
-	c.stop() // before anything could be said
 	c.cancel(errors.New("crashed"))
 	for _, s := range c.sessions {
 		s.book.Close()

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"highlander"
 	"highlander/etcd"
 	"highlander/etcd/etcdtest"
@@ -87,6 +89,33 @@ func receive(t *testing.T, c <-chan struct{}, what string) {
 	case <-c:
 	case <-time.After(patience):
 		t.Fatalf("waited in vain until %s", what)
+	}
+}
+
+// awaitKeys watches what is below a prefix until it is as wanted.
+func awaitKeys(t *testing.T, client *clientv3.Client, prefix, what string, wanted func(values map[string]string) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(t.Context()), patience)
+	defer cancel()
+	found, err := client.Get(ctx, prefix, clientv3.WithPrefix())
+	must(t, err)
+	values := map[string]string{}
+	for _, kv := range found.Kvs {
+		values[string(kv.Key)] = string(kv.Value)
+	}
+	events := client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(found.Header.Revision+1))
+	for !wanted(values) {
+		resp, ok := <-events
+		if !ok || resp.Err() != nil {
+			t.Fatalf("waited in vain until %s: %v; there is %v", what, resp.Err(), values)
+		}
+		for _, ev := range resp.Events {
+			if ev.Type == clientv3.EventTypeDelete {
+				delete(values, string(ev.Kv.Key))
+			} else {
+				values[string(ev.Kv.Key)] = string(ev.Kv.Value)
+			}
+		}
 	}
 }
 
