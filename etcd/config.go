@@ -13,9 +13,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Defaults and limits.
 const (
-	DefaultTTL    = 12 * time.Second
+	// DefaultTTL is how long a lease lasts without renewal, unless WithTTL or
+	// ttl= says otherwise: highlander.DefaultShutdown fits into it.
+	DefaultTTL = 12 * time.Second
+
+	// DefaultPrefix is what all keys begin with, unless WithPrefix or the URL
+	// says otherwise.
 	DefaultPrefix = "/highlander"
 
 	minTTL       = time.Second
@@ -40,12 +44,15 @@ type config struct {
 // WithName sets the first part of the node's name; the host name by default.
 func WithName(name string) Option { return func(c *config) { c.name = name } }
 
-// WithTTL sets how long a lease lasts when its process has died: whole seconds;
-// DefaultTTL by default. etcd makes it longer than its election timeout.
+// WithTTL sets how long a lease lasts without renewal, in whole seconds from 1 s to
+// 1 h; DefaultTTL by default. etcd grants no less than 1.5 times its election
+// timeout. The time that a child may take to stop must fit into it: see
+// Cluster.CheckStopWithin.
 func WithTTL(ttl time.Duration) Option { return func(c *config) { c.ttl = ttl } }
 
 // WithPrefix sets what all keys of the cluster begin with; DefaultPrefix by
-// default. Clusters with different prefixes know nothing of each other.
+// default: at most 128 bytes, and no slash at the end. Clusters with different
+// prefixes know nothing of each other.
 func WithPrefix(prefix string) Option { return func(c *config) { c.prefix = prefix } }
 
 // WithLogger sets the logger; slog.Default by default.

@@ -58,9 +58,9 @@ func (a *address) params() []clusterurl.Param {
 //
 // All parts but the first host may be left out; a port that is left out is 2379.
 // With a ca-file or a cert-file, or as etcds://, the connection is encrypted: the
-// server is verified by the ca-file, or by what the system trusts. Options come
-// after the URL. An error is a bad URL, option or file: nothing is connected to
-// before the first Acquire.
+// server is verified by the ca-file, or by what the system trusts. An option
+// overrides what the URL says. An error is a bad URL, option or file: nothing is
+// connected to before the first Acquire.
 func Open(url string, opts ...Option) (*Cluster, error) {
 	a, err := parseURL(url)
 	if err != nil {

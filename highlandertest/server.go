@@ -26,8 +26,8 @@ type Server struct {
 
 	// CutSend drops what a node sends to the server, and CutReceive what the
 	// server sends to the node, until mend is called; the other direction
-	// passes. Connections cannot be made meanwhile, and what was dropped is not
-	// delivered later: internal/netproxy does that.
+	// passes, and connections stay open. What was dropped is not delivered later:
+	// mend ends the connections that have lost something, as a real outage does.
 	CutSend    func(t *testing.T, node highlander.Cluster) (mend func())
 	CutReceive func(t *testing.T, node highlander.Cluster) (mend func())
 

@@ -83,7 +83,8 @@ func New(clientset kubernetes.Interface, namespace string, opts ...Option) (*Clu
 // In a pod, the credentials are those of its service account; elsewhere, or if
 // kubeconfig or context is given, those of a kubeconfig, which is found as kubectl
 // finds it. Without NAMESPACE it is the pod's own, or that of the kubeconfig's
-// context. Options go before the URL. An error is a bad URL, kubeconfig or option.
+// context. An option overrides what the URL says. An error is a bad URL,
+// kubeconfig or option.
 func Open(url string, opts ...Option) (*Cluster, error) {
 	where, fromURL, err := parseURL(url)
 	if err != nil {
