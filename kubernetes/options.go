@@ -1,7 +1,7 @@
 package kubernetes
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"log/slog"
 	"time"
@@ -28,11 +28,12 @@ type Option func(*config)
 // node.
 func WithName(name string) Option { return func(c *config) { c.name = name } }
 
-// WithTTL sets how long a lease lasts without renewal, in whole seconds. All nodes
-// should have the same.
+// WithTTL sets how long a lease lasts without renewal, in whole seconds from 2 s to
+// 10 min; DefaultTTL by default. All nodes should have the same. The time that a
+// child may take to stop must fit into it: see Cluster.CheckStopWithin.
 func WithTTL(ttl time.Duration) Option { return func(c *config) { c.ttl = ttl } }
 
-// WithLogger sets where the engine logs; it is slog.Default otherwise.
+// WithLogger sets where the engine logs; it is slog.Default otherwise, and for nil.
 func WithLogger(log *slog.Logger) Option { return func(c *config) { c.log = log } }
 
 type config struct {
@@ -42,10 +43,11 @@ type config struct {
 }
 
 func newConfig(opts []Option) (config, error) {
-	c := config{ttl: DefaultTTL, log: slog.Default()}
+	c := config{ttl: DefaultTTL}
 	for _, set := range opts {
 		set(&c)
 	}
+	c.log = cmp.Or(c.log, slog.Default())
 	var err error
 	if c.name, err = nodename.OrHost("name", c.name); err != nil {
 		return c, err
@@ -54,10 +56,7 @@ func newConfig(opts []Option) (config, error) {
 }
 
 func (c config) check() error {
-	switch {
-	case c.log == nil:
-		return errors.New("the logger is nil")
-	case c.ttl < minTTL || c.ttl > maxTTL || c.ttl%time.Second != 0:
+	if c.ttl < minTTL || c.ttl > maxTTL || c.ttl%time.Second != 0 {
 		return fmt.Errorf("ttl %v: whole seconds from %v to %v are allowed", c.ttl, minTTL, maxTTL)
 	}
 	return nil

@@ -1,7 +1,6 @@
 package kubernetes_test
 
 import (
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,7 +81,7 @@ func TestTheNamespaceMayBeThatOfTheKubeconfig(t *testing.T) {
 	}
 }
 
-func TestOptionsGoBeforeTheURL(t *testing.T) {
+func TestOptionsOverrideTheURL(t *testing.T) {
 	c, err := kubernetes.Open("kubernetes://x?name=url&ttl=5s&kubeconfig="+writeKubeconfig(t), kubernetes.WithName("option"), kubernetes.WithTTL(30*time.Second))
 	if err != nil {
 		t.Fatal(err)
@@ -104,14 +103,21 @@ func TestBadArguments(t *testing.T) {
 		"kubernetes: ttl 11m0s: whole seconds from 2s to 10m0s": func() (*kubernetes.Cluster, error) {
 			return kubernetes.New(client, "x", kubernetes.WithTTL(11*time.Minute))
 		},
-		"kubernetes: the logger is nil": func() (*kubernetes.Cluster, error) {
-			return kubernetes.New(client, "x", kubernetes.WithLogger((*slog.Logger)(nil)))
-		},
 		`kubernetes: name "a b": '#', spaces and control characters are`: func() (*kubernetes.Cluster, error) { return kubernetes.New(client, "x", kubernetes.WithName("a b")) },
 	} {
 		if _, err := open(); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("error %v, want %s ...", err, want)
 		}
+	}
+}
+
+func TestNoLoggerIsTheDefaultOne(t *testing.T) {
+	c, err := kubernetes.New(fake.NewClientset(), "x", kubernetes.WithLogger(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -34,7 +35,8 @@ var _ highlander.Cluster = (*Cluster)(nil)
 //	postgres://USER:PASSWORD@HOST:PORT/DATABASE?name=N&ttl=12s&schema=S
 //
 // All other parameters go to pgx, such as sslmode and sslrootcert. Nothing is
-// dialled: an error is about the URL or an option. Options go before the URL.
+// dialled: an error is about the URL or an option. An option overrides what the
+// URL says.
 func Open(url string, opts ...Option) (*Cluster, error) {
 	conn, own, err := parseURL(url)
 	if err != nil {
@@ -52,6 +54,9 @@ func Open(url string, opts ...Option) (*Cluster, error) {
 // to stay what they are for as long as it is there. It does not close the pool,
 // nor need it to stay open.
 func New(pool *pgxpool.Pool, opts ...Option) (*Cluster, error) {
+	if pool == nil {
+		return nil, errors.New("postgres: the pool is nil")
+	}
 	settings := pool.Config()
 	c, err := newConfig(settings.ConnConfig, settings.BeforeConnect, opts)
 	if err != nil {

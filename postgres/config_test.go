@@ -76,6 +76,12 @@ func TestGoodURLs(t *testing.T) {
 	}
 }
 
+func TestNewWithoutAPoolIsRefused(t *testing.T) {
+	if _, err := postgres.New(nil); err == nil || err.Error() != "postgres: the pool is nil" {
+		t.Errorf("a nil pool: error %v", err)
+	}
+}
+
 func TestURLHasOptions(t *testing.T) {
 	c, err := postgres.Open("postgresql://localhost/app?name=me&ttl=30s&schema=s&sslmode=disable&connect_timeout=5")
 	if err != nil {
