@@ -266,18 +266,19 @@ func (a *agent) carryOut(now claims.Instant, e claims.Event) {
 			a.claim(now, l)
 			return
 		}
-		if l.phase == leaseHeld { // as after a freeze; else it was told before
+		held := l.phase == leaseHeld
+		l.end(highlander.ErrLeaseLost)
+		if held { // as after a freeze; else it was told before
 			a.log.Warn("the lease has run out", "id", l.id, "token", l.Token())
 		}
-		l.end(highlander.ErrLeaseLost)
 	case claims.Conflict:
 		delete(a.leases, e.Claim)
 		if l.phase == leaseWaiting { // nobody knew of it: queue up again
 			a.claim(now, l)
 			return
 		}
-		a.log.Info("lost the lease to another holder", "id", l.id, "token", l.Token())
 		l.end(highlander.ErrConflict)
+		a.log.Info("lost the lease to another holder", "id", l.id, "token", l.Token())
 	}
 }
 

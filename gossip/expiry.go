@@ -53,6 +53,7 @@ func (a *agent) lookAtTheTime(now claims.Instant) {
 		return
 	}
 	a.expiry.watching = false
+	var late []*lease
 	for _, l := range a.leases {
 		if l.phase != leaseHeld {
 			continue
@@ -61,10 +62,13 @@ func (a *agent) lookAtTheTime(now claims.Instant) {
 			a.expiry.watch(at)
 			continue
 		}
+		l.lose()
+		late = append(late, l)
+	}
+	for _, l := range late { // when all holders know: a log may block
 		left := time.Duration(l.ends.Load()) - now.Up
 		a.log.Warn("the lease was not renewed in time; stopping",
 			append([]any{"id", l.id, "token", l.Token(), "left", left.Round(10 * time.Millisecond)}, a.whoRenews(now, l)...)...)
-		l.lose()
 	}
 }
 

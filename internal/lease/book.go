@@ -25,13 +25,22 @@ type Book struct {
 	next     time.Duration       // when the first of them is due
 	watching bool                // the goroutine is there
 	closed   bool
+	late     []late // leases that were not renewed in time, to be logged
+	logging  bool   // by a goroutine
 
 	wake    chan struct{}
-	watcher sync.WaitGroup
+	running sync.WaitGroup // the goroutines
+}
+
+// late is a lease whose holder was told because it was not renewed in time.
+type late struct {
+	id    string
+	token uint64
+	left  time.Duration
 }
 
 // NewBook returns a book without leases. The clock is boottime.Now. It has a
-// goroutine only while there are leases.
+// goroutine only while there are leases, and one while it logs.
 func NewBook(clock func() time.Duration, log *slog.Logger) *Book {
 	return &Book{clock: clock, log: log, leases: map[*Lease]struct{}{}, wake: make(chan struct{}, 1)}
 }
@@ -95,7 +104,7 @@ func (b *Book) all(f func(*Lease, time.Duration)) {
 	}
 }
 
-// Close ends every lease with highlander.ErrClosed and waits for the goroutine of
+// Close ends every lease with highlander.ErrClosed and waits for the goroutines of
 // the book. It does not release them at the server: that is for the engine to do,
 // all in one. It is idempotent.
 func (b *Book) Close() {
@@ -108,7 +117,7 @@ func (b *Book) Close() {
 	}
 	b.mu.Unlock()
 	endAll(over)
-	b.watcher.Wait()
+	b.running.Wait()
 }
 
 // watch sees to it that the goroutine is there, and awake when l is due. The
@@ -120,7 +129,7 @@ func (b *Book) watch(l *Lease) {
 	switch due := l.due(); {
 	case !b.watching:
 		b.watching, b.next = true, due
-		b.watcher.Go(b.look)
+		b.running.Go(b.look)
 	case due < b.next:
 		b.next = due
 		b.nudge()
@@ -187,14 +196,42 @@ func (b *Book) bringUpToDate(l *Lease, now time.Duration, over []*Lease) []*Leas
 		return over
 	}
 	if l.held() {
-		b.log.Warn("the lease was not renewed in time; stopping",
-			"id", l.grant.ID, "token", l.grant.Token, "left", (l.until - now).Round(10*time.Millisecond))
 		l.ending.Finish(highlander.ErrLeaseLost)
+		b.tell(late{l.grant.ID, l.grant.Token, l.until - now})
 	}
 	if now < l.until {
 		return over
 	}
 	return b.strike(l, over)
+}
+
+// tell has it logged that a lease was late. That is for another goroutine: a log
+// that blocks must not keep other holders from being told. The caller has the lock.
+func (b *Book) tell(l late) {
+	b.late = append(b.late, l)
+	if !b.logging {
+		b.logging = true
+		b.running.Go(b.logAll)
+	}
+}
+
+// logAll logs what there is to log, one line for all that were late at once.
+func (b *Book) logAll() {
+	for {
+		b.mu.Lock()
+		all := b.late
+		b.late, b.logging = nil, len(all) > 0
+		b.mu.Unlock()
+		if len(all) == 0 {
+			return
+		}
+		first := all[0]
+		attrs := []any{"id", first.id, "token", first.token, "left", first.left.Round(10 * time.Millisecond)}
+		if len(all) > 1 {
+			attrs = append(attrs, "and_others", len(all)-1)
+		}
+		b.log.Warn("the lease was not renewed in time; stopping", attrs...)
+	}
 }
 
 // strike takes l out of the book and adds it to over, if it was in. The caller

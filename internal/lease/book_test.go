@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -251,6 +252,39 @@ func TestEachLeaseHasItsOwnEnd(t *testing.T) {
 			w.done(l, highlander.ErrLeaseLost)
 		}
 		w.held(long)
+	})
+}
+
+// A terminal that was stopped, or a full pipe, must not keep a child running.
+func TestLogThatBlocksKeepsNobodyFromBeingTold(t *testing.T) {
+	inWorld(t, func(w *world) {
+		blocked := make(chan struct{})
+		w.blockLog(blocked)
+		first, _ := w.grant(6*time.Second, time.Second)
+		same, _ := w.grant(6*time.Second, time.Second)
+		later, _ := w.grant(8*time.Second, time.Second)
+		w.pass(5 * time.Second)
+		w.done(first, highlander.ErrLeaseLost)
+		w.done(same, highlander.ErrLeaseLost)
+		w.held(later)
+		w.pass(2 * time.Second)
+		w.done(later, highlander.ErrLeaseLost)
+		close(blocked)
+		synctest.Wait()
+		w.logged(`id=id token=7 left=1.1s`)
+	})
+}
+
+func TestManyLateLeasesAreFewLines(t *testing.T) {
+	inWorld(t, func(w *world) {
+		for range 1000 {
+			w.grant(6*time.Second, time.Second)
+		}
+		w.pass(5 * time.Second)
+		if lines := strings.Count(w.log.String(), "not renewed in time"); lines < 1 || lines > 10 {
+			w.Errorf("%d lines for 1,000 leases", lines)
+		}
+		w.logged("and_others=")
 	})
 }
 

@@ -24,8 +24,9 @@ type world struct {
 	start time.Time
 	log   bytes.Buffer
 
-	mu    sync.Mutex
-	slept time.Duration
+	mu      sync.Mutex
+	slept   time.Duration
+	blocked chan struct{} // not nil: the log blocks until it is closed
 }
 
 // inWorld runs a test in virtual time. The book is closed in the end, after
@@ -34,7 +35,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, start: time.Now()}
-		w.Book = lease.NewBook(w.now, slog.New(slog.NewTextHandler(&w.log, nil)))
+		w.Book = lease.NewBook(w.now, slog.New(slog.NewTextHandler(w, nil)))
 		defer w.Close()
 		test(w)
 	})
@@ -44,6 +45,23 @@ func (w *world) now() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return time.Since(w.start) + w.slept
+}
+
+// Write is where the log goes.
+func (w *world) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	blocked := w.blocked
+	w.mu.Unlock()
+	if blocked != nil {
+		<-blocked
+	}
+	return w.log.Write(line)
+}
+
+func (w *world) blockLog(until chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.blocked = until
 }
 
 // suspend lets time pass that no timer sees.
