@@ -22,10 +22,11 @@ import (
 // set it joins a cluster, wraps one child and says on its output what happens.
 const (
 	childEnv      = "HIGHLANDER_GOSSIP_TEST_NAME" // its name in the cluster
+	childBindEnv  = "HIGHLANDER_GOSSIP_TEST_BIND"
 	childJoinEnv  = "HIGHLANDER_GOSSIP_TEST_JOIN"
 	childBlindEnv = "HIGHLANDER_GOSSIP_TEST_BLIND" // no failure detector
 
-	childQuorumEnv = "HIGHLANDER_GOSSIP_TEST_QUORUM" // in quorum mode, of three; and its address, as all of them start together
+	childQuorumEnv = "HIGHLANDER_GOSSIP_TEST_QUORUM" // in quorum mode, of three
 )
 
 func childMain() {
@@ -36,11 +37,11 @@ func childMain() {
 		os.Exit(1)
 	}()
 	cfg := gossip.Config{
-		Name: os.Getenv(childEnv), Bind: "127.0.0.1:0", Join: strings.Fields(os.Getenv(childJoinEnv)),
+		Name: os.Getenv(childEnv), Bind: os.Getenv(childBindEnv), Join: strings.Fields(os.Getenv(childJoinEnv)),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
-	if bind := os.Getenv(childQuorumEnv); bind != "" {
-		cfg.Bind, cfg.Quorum, cfg.TTL = bind, 2, shortTTL
+	if os.Getenv(childQuorumEnv) != "" {
+		cfg.Quorum, cfg.TTL = 2, shortTTL
 	}
 	c, err := gossip.JoinTuned(ctx, cfg, func(mc *memberlist.Config) {
 		if os.Getenv(childBlindEnv) != "" {

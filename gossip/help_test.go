@@ -2,16 +2,20 @@ package gossip_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,6 +146,17 @@ func (w *world) logged(containing string) []string {
 	return lines
 }
 
+// dropsNothingFor checks that nothing was dropped for a reason. For others,
+// something may be: a stream that breaks off as its sender was too slow.
+func (w *world) dropsNothingFor(reason string) {
+	w.t.Helper()
+	for _, line := range w.logged("dropped what is not for this cluster") {
+		if strings.Contains(line, reason) {
+			w.t.Errorf("the log says %s", line)
+		}
+	}
+}
+
 // awaitLog waits until count lines contain something.
 func (w *world) awaitLog(containing string, count int) {
 	w.t.Helper()
@@ -154,14 +169,42 @@ func (w *world) awaitLog(containing string, count int) {
 	}
 }
 
-// bind opens the network of a node.
+// Nodes that were lost are looked for where they were, and tests start nodes anew
+// at the address of one that has ended. So nobody else may get an address that a
+// test has used: neither another test, nor what else runs on this machine. The
+// nodes of a process have an IP of their own where there is one to be had, and no
+// port twice.
+var (
+	ownIP    = pickIP()
+	lastPort atomic.Uint32
+)
+
+func pickIP() string {
+	ip := net.IPv4(127, byte(2+rand.N(250)), byte(rand.N(256)), byte(1+rand.N(254))).String()
+	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
+	if err != nil {
+		return "127.0.0.1" // which is all that some systems have of loopback
+	}
+	l.Close()
+	return ip
+}
+
+// nextPort returns a port below those that the kernel gives out.
+func nextPort() int { return 10_000 + int((lastPort.Add(1)+uint32(os.Getpid())*100)%20_000) }
+
+// bind opens the network of a node, on a new port if it is zero.
 func bind(t testing.TB, port int) *netfault.Transport {
 	t.Helper()
-	inner, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{"127.0.0.1"}, BindPort: port, Logger: slog.NewLogLogger(slog.DiscardHandler, 0)})
-	if err != nil {
-		t.Fatal(err)
+	for try := 1; ; try++ {
+		cfg := memberlist.NetTransportConfig{BindAddrs: []string{ownIP}, BindPort: cmp.Or(port, nextPort()), Logger: slog.NewLogLogger(slog.DiscardHandler, 0)}
+		inner, err := memberlist.NewNetTransport(&cfg)
+		if err == nil {
+			return netfault.New(inner)
+		}
+		if port != 0 || try == 100 {
+			t.Fatal(err)
+		}
 	}
-	return netfault.New(inner)
 }
 
 func addrOf(transport *netfault.Transport) string {

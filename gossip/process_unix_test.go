@@ -33,22 +33,30 @@ type process struct {
 	changed chan struct{} // closed when watches changes
 }
 
-// replica starts a process that joins those given, and waits until it has.
+// replicaProcess starts a process that joins those given, and waits until it has.
 func replicaProcess(t *testing.T, name string, env []string, others ...*process) *process {
 	t.Helper()
-	p := startProcess(t, name, env, others...)
-	p.addr = strings.TrimPrefix(p.says("joined "), "joined ")
+	p := startProcess(t, name, freeAddr(t), env, others...)
+	p.says("joined ")
 	return p
 }
 
-func startProcess(t *testing.T, name string, env []string, others ...*process) *process {
+// freeAddr returns an address for a process.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	transport := bind(t, 0)
+	transport.Shutdown()
+	return addrOf(transport)
+}
+
+func startProcess(t *testing.T, name, addr string, env []string, others ...*process) *process {
 	t.Helper()
 	var addrs []string
 	for _, other := range others {
 		addrs = append(addrs, other.addr)
 	}
-	p := &process{t: t, name: name, cmd: exec.Command(os.Args[0]), lines: make(chan string, 100), watches: map[string]bool{}, changed: make(chan struct{})}
-	p.cmd.Env = append(append(os.Environ(), childEnv+"="+name, childJoinEnv+"="+strings.Join(addrs, " ")), env...)
+	p := &process{t: t, name: name, addr: addr, cmd: exec.Command(os.Args[0]), lines: make(chan string, 100), watches: map[string]bool{}, changed: make(chan struct{})}
+	p.cmd.Env = append(append(os.Environ(), childEnv+"="+name, childBindEnv+"="+addr, childJoinEnv+"="+strings.Join(addrs, " ")), env...)
 	var log testLog
 	p.cmd.Stderr = &log
 	stdin, err := p.cmd.StdinPipe()
@@ -222,13 +230,10 @@ func quorumProcesses(t *testing.T) (holder *process, started time.Duration, othe
 	t.Helper()
 	var all []*process
 	for _, name := range []string{"a", "b", "c"} {
-		port := bind(t, 0)
-		port.Shutdown() // for the process
-		all = append(all, &process{name: name, addr: addrOf(port)})
+		all = append(all, &process{name: name, addr: freeAddr(t)})
 	}
 	for i, p := range all {
-		all[i] = startProcess(t, p.name, []string{childQuorumEnv + "=" + p.addr}, all...)
-		all[i].addr = p.addr
+		all[i] = startProcess(t, p.name, p.addr, []string{childQuorumEnv + "=yes"}, all...)
 	}
 	for _, p := range all {
 		p.says("joined ")
