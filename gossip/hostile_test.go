@@ -126,7 +126,7 @@ func (w *world) drops(c *gossip.Cluster, what string, send func()) {
 	w.t.Helper()
 	before := c.Dropped()
 	send()
-	for end := time.Now().Add(patience / 6); c.Dropped() == before; {
+	for end := time.Now().Add(patience); c.Dropped() == before; {
 		if time.Now().After(end) {
 			w.t.Errorf("%s: was not counted", what)
 			return
