@@ -118,7 +118,7 @@ type Config struct {
 	Transport memberlist.NodeAwareTransport
 
 	tune     func(*memberlist.Config) // for tests
-	patience time.Duration            // for tests: in place of testifyWithin
+	patience time.Duration            // for tests: in place of testifyWithin and doubtTimeout, and for memberlist to take a node back
 	up       func() time.Duration     // the clock by which leases end; boottime.Now but in tests
 }
 

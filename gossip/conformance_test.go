@@ -47,7 +47,7 @@ func TestQuorumConformance(t *testing.T) {
 func quorumConformance(t *testing.T, cfg gossip.Config) {
 	cfg.Quorum, cfg.TTL = 4, 2500*time.Millisecond // with the race detector, a thousand ids take their time
 	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture {
-		f := &quorumFixture{fixture: fixture{world: newWorld(t)}}
+		f := &quorumFixture{fixture: fixture{world: watchfulWorld(t)}}
 		f.world.config = cfg
 		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash, Cut: f.cut, TTL: cfg.TTL}
 	})
@@ -115,4 +115,11 @@ func (f *fixture) waiting(t *testing.T, id string) int {
 	return count
 }
 
-func (f *fixture) crash(t *testing.T, c highlander.Cluster) { c.(*gossip.Cluster).Crash() }
+// crash crashes a node that the others watch, as far as there are tripwires.
+func (f *fixture) crash(t *testing.T, c highlander.Cluster) {
+	if open := f.open(); f.world.trusts {
+		f.world.see(len(open), open...)
+		f.world.watchAll(open...)
+	}
+	c.(*gossip.Cluster).Crash()
+}

@@ -19,7 +19,8 @@ func JoinTuned(ctx context.Context, cfg Config, tune func(*memberlist.Config)) (
 	return Join(ctx, cfg)
 }
 
-// WithPatience returns cfg with another time for guards to testify.
+// WithPatience returns cfg with another time for guards to testify, and for nodes
+// in doubt to answer.
 func (cfg Config) WithPatience(d time.Duration) Config {
 	cfg.patience = d
 	return cfg

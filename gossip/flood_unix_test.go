@@ -88,7 +88,7 @@ func floodAvailable(t *testing.T, name string, keys []byte) {
 			continue
 		}
 		t.Run(strings.ReplaceAll(f.name, " ", "_"), func(t *testing.T) {
-			w := newWorld(t)
+			w := watchfulWorld(t)
 			if keys != nil {
 				w.config.Keys = [][]byte{keys}
 			}
@@ -104,7 +104,7 @@ func floodQuorum(t *testing.T) {
 			continue
 		}
 		t.Run(strings.ReplaceAll(f.name, " ", "_"), func(t *testing.T) {
-			w := newWorld(t)
+			w := watchfulWorld(t)
 			w.config = gossip.Config{Quorum: 2, TTL: 3 * time.Second, Keys: [][]byte{bytes.Repeat([]byte{1}, 32)}}
 			nodes := w.quorum("target", "waits", "dies")
 			w.config.Observer, w.config.Quorum, w.config.TTL = true, 0, 0 // who joins later

@@ -20,7 +20,7 @@ func forgetful(mc *memberlist.Config) { mc.GossipToTheDeadTime = time.Nanosecond
 // remembers the dead heals all the same.
 func TestNetsplitHealsAfterTheDeadAreForgotten(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := watchfulWorld(t)
 	w.tune = forgetful
 	nodes := w.cluster(4)
 	left, right := nodes[:2], nodes[2:]
@@ -33,7 +33,7 @@ func TestNetsplitHealsAfterTheDeadAreForgotten(t *testing.T) {
 // Who was not told to join the other one remembers where it was.
 func TestNetsplitHealsBetweenNodesThatAreNoSeeds(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := watchfulWorld(t)
 	w.tune = forgetful
 	seed := w.join("seed")
 	a, b := w.join("a", seed), w.join("b", seed)
@@ -92,7 +92,7 @@ func TestNoisyNetwork(t *testing.T) {
 // Trap 32: a link that is dead in one direction is noticed, and mends.
 func TestOneWayCutHeals(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := watchfulWorld(t)
 	nodes := w.cluster(3)
 	s := newStage(t, "id")
 	for _, c := range nodes {

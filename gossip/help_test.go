@@ -111,6 +111,7 @@ type world struct {
 	text   *testLog
 	config gossip.Config // for every node
 	tune   func(*memberlist.Config)
+	trusts bool                            // nobody gives up a node that is slow to answer; one that has crashed is noticed by the tripwire
 	clocks map[string]func() time.Duration // by which leases end, by name of the node
 
 	mu     sync.Mutex
@@ -118,7 +119,16 @@ type world struct {
 	faults map[*gossip.Cluster]*netfault.Transport
 }
 
+// newWorld returns a world for tests that nobody is to be given up in, however busy
+// the machine is.
 func newWorld(t testing.TB) *world {
+	w := watchfulWorld(t)
+	w.tune, w.trusts = noFailureDetector, true
+	return w
+}
+
+// watchfulWorld returns a world whose nodes give each other up as they do in life.
+func watchfulWorld(t testing.TB) *world {
 	w := &world{t: t, faults: map[*gossip.Cluster]*netfault.Transport{}}
 	w.log, w.text = logTo(t, slog.LevelInfo)
 	t.Cleanup(w.closeAll)
@@ -233,6 +243,9 @@ func (w *world) tryJoin(ctx context.Context, transport *netfault.Transport, name
 // tryJoinAs is tryJoin with another configuration.
 func (w *world) tryJoinAs(ctx context.Context, cfg gossip.Config, transport *netfault.Transport, name string, addrs ...string) (*gossip.Cluster, error) {
 	cfg.Name, cfg.Join, cfg.Transport, cfg.Logger = name, addrs, transport, w.log
+	if w.trusts {
+		cfg = cfg.WithPatience(patience)
+	}
 	if up := w.clocks[name]; up != nil {
 		cfg = cfg.WithClock(up)
 	}

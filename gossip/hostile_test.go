@@ -280,7 +280,6 @@ func TestReplaysChangeNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.tune = noFailureDetector
 			w.config.Keys = keys
 			nodes := w.cluster(2)
 			for _, c := range nodes {
@@ -441,7 +440,6 @@ func (w *world) happened() int {
 func TestReplayedDepartureIsDropped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.tune = noFailureDetector
 	nodes := w.cluster(3)
 	id := func(c *gossip.Cluster) uint64 { return gossip.Incarnation(c.Node()) }
 	departed := gossip.Word(gossip.WordDeparted, id(nodes[1]), id(nodes[0]), 1000, id(nodes[2]))
@@ -519,7 +517,7 @@ func TestDeadOnHearsayChangesNothing(t *testing.T) {
 // a member, goes in the end.
 func TestNodeThatOnlyAnswersIsGivenUp(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := watchfulWorld(t)
 	nodes := w.cluster(2)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

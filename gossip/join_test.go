@@ -348,7 +348,6 @@ func (w *world) awaitHolder(c *gossip.Cluster, id string, other *gossip.Cluster)
 func TestCloseHandsOverAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.tune = noFailureDetector
 	nodes := w.cluster(3)
 	acquire(t, nodes[0], "id")
 	got := make(chan highlander.Lease, 1)
@@ -371,7 +370,6 @@ func TestCloseHandsOverAtOnce(t *testing.T) {
 func TestCloseDoesNotWaitForACutOffNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.tune = noFailureDetector
 	nodes := w.cluster(2)
 	w.cut(nodes[:1], nodes[1:])
 	acquireLater := make(chan error, 1)

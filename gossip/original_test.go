@@ -93,7 +93,7 @@ func TestCleanupRunsWhenTheProgramEnds(t *testing.T) {
 
 func TestNetsplitOfTwoBothRunThenOneCleansUp(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := watchfulWorld(t)
 	nodes := w.cluster(2)
 	s := newStage(t, "id")
 	for _, c := range nodes {
@@ -119,7 +119,7 @@ func TestNetsplitOfTwoBothRunThenOneCleansUp(t *testing.T) {
 
 func TestNetsplitOfTenLeavesTheLargerSide(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := watchfulWorld(t)
 	nodes := w.cluster(10)
 	s := newStage(t, "id")
 	for _, c := range nodes {

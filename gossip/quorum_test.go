@@ -23,7 +23,7 @@ const (
 
 // quorumWorld is a world in quorum mode: leases take two of three voters.
 func quorumWorld(t testing.TB) *world {
-	w := newWorld(t)
+	w := watchfulWorld(t)
 	w.config = gossip.Config{Quorum: 2, TTL: shortTTL}
 	return w
 }

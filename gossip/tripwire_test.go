@@ -19,7 +19,7 @@ func blindCluster(t *testing.T, n int) (*world, []*gossip.Cluster) {
 
 func blindClusterOf(t *testing.T, n int, cfg gossip.Config) (*world, []*gossip.Cluster) {
 	t.Helper()
-	w := newWorld(t)
+	w := watchfulWorld(t)
 	w.config = cfg
 	w.tune = noFailureDetector
 	nodes := w.cluster(n)
@@ -94,7 +94,6 @@ func TestTripwireDoesNotWaitForAGuardForEver(t *testing.T) {
 func TestTripwireTellsThoseWhoDoNotWatch(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.tune = noFailureDetector
 	nodes := w.cluster(8)
 	for _, watcher := range nodes[4:7] { // the three before the last one
 		if !watcher.AwaitWatch(t.Context(), nodes[7].Node()) {

@@ -113,7 +113,7 @@ func (a *agent) nodeLeft(now claims.Instant, name string) {
 	n.doubts++
 	doubt := n.doubts
 	a.senders.Go(func() {
-		alive := a.c.traps.answers(n.name, n.addr, doubtTimeout)
+		alive := a.c.traps.answers(n.name, n.addr, cmp.Or(a.c.cfg.patience, doubtTimeout))
 		a.do(func(now claims.Instant) { a.doubtAnswered(now, n, doubt, alive) })
 		if alive {
 			a.c.list.Join([]string{n.addr}) // so that it contradicts
@@ -129,7 +129,7 @@ func (a *agent) doubtAnswered(now claims.Instant, n *node, doubt uint64, alive b
 
 // tickDoubt gives a node up that memberlist does not take back.
 func (a *agent) tickDoubt(now claims.Instant, n *node) {
-	if n.doubted++; n.doubted > maxDoubtTicks {
+	if n.doubted++; n.doubted > max(maxDoubtTicks, int(a.c.cfg.patience/tickEvery)) {
 		a.giveUp(now, n)
 	}
 }
