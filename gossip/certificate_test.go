@@ -306,7 +306,7 @@ func TestCertificateIsKeptUpToDate(t *testing.T) {
 	await("a peer", func(_ []byte, peers []string) bool { return slices.Equal(peers, []string{second.Addr()}) })
 	observer := w.config
 	observer.Observer = true
-	looker, err := w.tryJoinAs(t.Context(), observer, bind(t, 0), "looker", first.Addr())
+	looker, err := w.tryJoinAs(t.Context(), observer.Meeting(), bind(t, 0), "looker", first.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}

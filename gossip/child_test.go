@@ -21,9 +21,12 @@ import (
 // The test binary is also the program whose replicas are tested: with childEnv
 // set it joins a cluster, wraps one child and says on its output what happens.
 const (
-	childEnv      = "HIGHLANDER_GOSSIP_TEST_NAME" // its name in the cluster
-	childBindEnv  = "HIGHLANDER_GOSSIP_TEST_BIND"
-	childJoinEnv  = "HIGHLANDER_GOSSIP_TEST_JOIN"
+	childEnv     = "HIGHLANDER_GOSSIP_TEST_NAME" // its name in the cluster
+	childBindEnv = "HIGHLANDER_GOSSIP_TEST_BIND"
+	childJoinEnv = "HIGHLANDER_GOSSIP_TEST_JOIN"
+	childTTL     = 3 * time.Second // its voters vote for nobody for that long, too
+	childStop    = 500 * time.Millisecond
+
 	childBlindEnv = "HIGHLANDER_GOSSIP_TEST_BLIND" // no failure detector
 
 	childQuorumEnv = "HIGHLANDER_GOSSIP_TEST_QUORUM" // in quorum mode, of three
@@ -41,7 +44,10 @@ func childMain() {
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 	if os.Getenv(childQuorumEnv) != "" {
-		cfg.Quorum, cfg.TTL = 2, shortTTL
+		cfg.Quorum, cfg.TTL = 2, childTTL
+	}
+	if len(cfg.Join) > 0 {
+		cfg = cfg.Meeting()
 	}
 	c, err := gossip.JoinTuned(ctx, cfg, func(mc *memberlist.Config) {
 		if os.Getenv(childBlindEnv) != "" {
@@ -62,7 +68,7 @@ func childMain() {
 	})
 	spec := highlander.ChildSpec{ID: "id", Service: child}
 	if cfg.Quorum > 0 {
-		spec.Shutdown, spec.Service = shortStop, highlander.ServiceFunc(actWhileHeld)
+		spec.Shutdown, spec.Service = childStop, highlander.ServiceFunc(actWhileHeld)
 	}
 	highlander.Wrap(c, spec, highlander.WithLogger(cfg.Logger)).Serve(ctx)
 	c.Close()

@@ -172,7 +172,7 @@ func (c *Cluster) settle(ctx context.Context) error {
 		if !c.joiner.hasTargets() {
 			return nil // nobody to wait for: others join this one
 		}
-		settled = time.After(settleTime)
+		settled = time.After(cmp.Or(c.cfg.settle, settleTime))
 		want = 2
 	}
 	tried := c.joiner.tried

@@ -119,6 +119,7 @@ type Config struct {
 
 	tune     func(*memberlist.Config) // for tests
 	patience time.Duration            // for tests: in place of testifyWithin and doubtTimeout, and for memberlist to take a node back
+	settle   time.Duration            // for tests: in place of settleTime
 	up       func() time.Duration     // the clock by which leases end; boottime.Now but in tests
 }
 

@@ -24,7 +24,7 @@ func conformance(t *testing.T, cfg gossip.Config) {
 	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture {
 		f := &fixture{world: newWorld(t)}
 		f.world.config = cfg
-		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash}
+		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash, ManyIDs: suiteIDs}
 	})
 }
 
@@ -45,11 +45,11 @@ func TestQuorumConformance(t *testing.T) {
 // first, one that it may open later, and three witnesses, so that there is a
 // quorum of four even when two of them have ended.
 func quorumConformance(t *testing.T, cfg gossip.Config) {
-	cfg.Quorum, cfg.TTL = 4, 2500*time.Millisecond // with the race detector, a thousand ids take their time
+	cfg.Quorum, cfg.TTL = 4, 5*time.Second // so that voters on a busy machine may miss a beat
 	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture {
 		f := &quorumFixture{fixture: fixture{world: watchfulWorld(t)}}
 		f.world.config = cfg
-		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash, Cut: f.cut, TTL: cfg.TTL}
+		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash, Cut: f.cut, TTL: cfg.TTL, ManyIDs: suiteIDs}
 	})
 }
 

@@ -26,6 +26,13 @@ func (cfg Config) WithPatience(d time.Duration) Config {
 	return cfg
 }
 
+// Meeting returns cfg for a node that is to meet others: it does not take itself for
+// the first one because they are slow.
+func (cfg Config) Meeting() Config {
+	cfg.settle = time.Hour
+	return cfg
+}
+
 // WithClock returns cfg with another clock by which leases end.
 func (cfg Config) WithClock(up func() time.Duration) Config {
 	cfg.up = up

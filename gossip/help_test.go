@@ -24,6 +24,7 @@ import (
 
 	"highlander"
 	"highlander/gossip"
+	"highlander/internal/boottime"
 	"highlander/internal/netfault"
 )
 
@@ -113,6 +114,7 @@ type world struct {
 	tune   func(*memberlist.Config)
 	trusts bool                            // nobody gives up a node that is slow to answer; one that has crashed is noticed by the tripwire
 	clocks map[string]func() time.Duration // by which leases end, by name of the node
+	ahead  atomic.Int64                    // by how much all clocks are, in nanoseconds
 
 	mu     sync.Mutex
 	nodes  []*gossip.Cluster
@@ -229,7 +231,11 @@ func (w *world) join(name string, others ...*gossip.Cluster) *gossip.Cluster {
 	for _, c := range others {
 		addrs = append(addrs, c.Addr())
 	}
-	c, err := w.tryJoin(w.t.Context(), bind(w.t, 0), name, addrs...)
+	cfg := w.config
+	if len(others) > 0 {
+		cfg = cfg.Meeting()
+	}
+	c, err := w.tryJoinAs(w.t.Context(), cfg, bind(w.t, 0), name, addrs...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -246,9 +252,11 @@ func (w *world) tryJoinAs(ctx context.Context, cfg gossip.Config, transport *net
 	if w.trusts {
 		cfg = cfg.WithPatience(patience)
 	}
-	if up := w.clocks[name]; up != nil {
-		cfg = cfg.WithClock(up)
+	up := w.clocks[name]
+	if up == nil {
+		up = boottime.Now
 	}
+	cfg = cfg.WithClock(func() time.Duration { return up() + time.Duration(w.ahead.Load()) })
 	tune := w.tune
 	if tune == nil {
 		tune = func(*memberlist.Config) {}
@@ -272,7 +280,7 @@ func (w *world) cluster(n int) []*gossip.Cluster {
 	var joining sync.WaitGroup
 	for i := 1; i < n; i++ {
 		joining.Go(func() {
-			if _, err := w.tryJoin(w.t.Context(), bind(w.t, 0), fmt.Sprintf("n%02d", i), nodes[0].Addr()); err != nil {
+			if _, err := w.tryJoinAs(w.t.Context(), w.config.Meeting(), bind(w.t, 0), fmt.Sprintf("n%02d", i), nodes[0].Addr()); err != nil {
 				w.t.Error(err)
 			}
 		})
@@ -284,7 +292,8 @@ func (w *world) cluster(n int) []*gossip.Cluster {
 	return nodes
 }
 
-// quorum opens nodes that wait for each other in Join, and all see each other.
+// quorum opens nodes that wait for each other in Join, and all see each other. The
+// time in which voters that have just started vote for nobody has passed.
 func (w *world) quorum(names ...string) []*gossip.Cluster {
 	w.t.Helper()
 	transports := make([]*netfault.Transport, len(names))
@@ -297,7 +306,7 @@ func (w *world) quorum(names ...string) []*gossip.Cluster {
 	var joining sync.WaitGroup
 	for i, name := range names {
 		joining.Go(func() {
-			c, err := w.tryJoin(w.t.Context(), transports[i], name, addrs...)
+			c, err := w.tryJoinAs(w.t.Context(), w.config.Meeting(), transports[i], name, addrs...)
 			if err != nil {
 				w.t.Error(err)
 			}
@@ -309,6 +318,7 @@ func (w *world) quorum(names ...string) []*gossip.Cluster {
 		w.t.FailNow()
 	}
 	w.see(len(names), nodes...)
+	w.ahead.Add(int64(cmp.Or(w.config.TTL, gossip.DefaultTTL) * 105 / 100))
 	return nodes
 }
 

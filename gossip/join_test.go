@@ -47,7 +47,7 @@ func TestReplicasThatBootTogetherDoNotEachStart(t *testing.T) {
 		var booting sync.WaitGroup
 		for i, transport := range transports {
 			booting.Go(func() {
-				c, err := w.tryJoin(t.Context(), transport, fmt.Sprint("n", i), addrs...)
+				c, err := w.tryJoinAs(t.Context(), w.config.Meeting(), transport, fmt.Sprint("n", i), addrs...)
 				if err != nil {
 					t.Error(err)
 					return
@@ -231,7 +231,7 @@ func TestSeedThatDoesNotResolveIsNoMatterBesideOneThatDoes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first := w.join("a")
-	second, err := w.tryJoin(t.Context(), bind(t, 0), "b", "no-such-host.invalid", first.Addr())
+	second, err := w.tryJoinAs(t.Context(), w.config.Meeting(), bind(t, 0), "b", "no-such-host.invalid", first.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,11 @@ func TestKeysRotateWithoutDowntime(t *testing.T) {
 		if i > 0 {
 			others = append(others, nodes[0].Addr())
 		}
-		c, err := w.tryJoinAs(t.Context(), gossip.Config{KeyFile: file}, bind(t, 0), fmt.Sprint("n", i), others...)
+		cfg := gossip.Config{KeyFile: file}
+		if i > 0 {
+			cfg = cfg.Meeting()
+		}
+		c, err := w.tryJoinAs(t.Context(), cfg, bind(t, 0), fmt.Sprint("n", i), others...)
 		if err != nil {
 			t.Fatal(err)
 		}

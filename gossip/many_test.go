@@ -31,7 +31,7 @@ func startMany(t testing.TB, w *world, s *stage) []*gossip.Cluster {
 	var joining sync.WaitGroup
 	for i := 1; i < manyNodes; i++ {
 		joining.Go(func() {
-			c, err := w.tryJoin(t.Context(), bind(t, 0), fmt.Sprintf("n%02d", i), first.Addr())
+			c, err := w.tryJoinAs(t.Context(), w.config.Meeting(), bind(t, 0), fmt.Sprintf("n%02d", i), first.Addr())
 			if err != nil {
 				t.Error(err)
 				return

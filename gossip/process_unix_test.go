@@ -274,11 +274,11 @@ func lastNumber(t *testing.T, line string) time.Duration {
 func TestProcessesQuorumKillOfTheHolder(t *testing.T) {
 	t.Parallel()
 	holder, _, others := quorumProcesses(t)
-	lasts(shortTTL) // so that the lease has been renewed
+	lasts(childTTL) // so that the lease has been renewed
 	killed := boottime.Now()
 	holder.signal(syscall.SIGKILL)
 	next, at, rest := firstToStart(t, others...)
-	t.Logf("%s holds the id %v after the kill of its holder; TTL %v", next.name, (at - killed).Round(time.Millisecond), shortTTL)
+	t.Logf("%s holds the id %v after the kill of its holder; TTL %v", next.name, (at - killed).Round(time.Millisecond), childTTL)
 	rest[0].saysNothing()
 }
 

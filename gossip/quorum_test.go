@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	shortTTL  = 3 * time.Second // one lost beat, and a busy machine, leave time for the next
-	shortStop = 500 * time.Millisecond
+	shortTTL  = 6 * time.Second // one lost beat, and a busy machine, leave time for the next
+	shortStop = 1500 * time.Millisecond
 )
 
 // quorumWorld is a world in quorum mode: leases take two of three voters.
@@ -188,7 +188,7 @@ func TestQuorumLostAndFound(t *testing.T) {
 		t.Errorf("what is left is not in hundredths of a second: %s", told[0])
 	}
 	granted := compete(t, "id", nodes...)
-	lasts(2 * shortTTL)
+	lasts(shortTTL * 5 / 4) // no vote is from before
 	select {
 	case got := <-granted:
 		t.Errorf("%s has got a lease alone", got.node.Node())
@@ -257,6 +257,7 @@ func TestQuorumLeaseHasEndedWhenTheMachineWakes(t *testing.T) {
 func TestQuorumStopWithinMustFit(t *testing.T) {
 	t.Parallel()
 	w := quorumWorld(t)
+	w.config.TTL = 3 * time.Second
 	nodes := w.quorum("a", "b")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -327,12 +328,13 @@ func TestQuorumNodesOfOtherRulesKeepApart(t *testing.T) {
 	t.Parallel()
 	for name, other := range map[string]gossip.Config{
 		"available mode":        {},
-		"quorum 2 of 2, TTL 3s": {Quorum: 2, Expect: 2, TTL: shortTTL},
+		"quorum 2 of 2, TTL 3s": {Quorum: 2, Expect: 2, TTL: 3 * time.Second},
 		"quorum 2 of 3, TTL 2s": {Quorum: 2, TTL: 2 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := quorumWorld(t)
+			w.config.TTL = 3 * time.Second
 			nodes := w.quorum("a", "b")
 			ctx, cancel := context.WithCancelCause(t.Context())
 			enough := errors.New("enough")
@@ -359,7 +361,7 @@ func TestQuorumNodesOfOtherRulesKeepApart(t *testing.T) {
 				}
 			}
 			w.see(2, nodes...)
-			held(t, acquireToStop(t, nodes[0], "id"))
+			held(t, acquire(t, nodes[0], "id"))
 		})
 	}
 }
@@ -393,7 +395,7 @@ func TestQuorumWithoutPackets(t *testing.T) {
 	for _, c := range nodes {
 		w.faults[c].SetNoise(netfault.Noise{Lost: 1})
 	}
-	lasts(3 * shortTTL)
+	lasts(2 * shortTTL)
 	held(t, l)
 	held(t, acquireToStop(t, nodes[1], "after"))
 }

@@ -7,6 +7,7 @@ package gossip_test
 const (
 	manyNodes  = 15
 	manyIDs    = 500
+	suiteIDs   = 200 // for the suite
 	sideBySide = "4"
 )
 

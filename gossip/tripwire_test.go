@@ -205,7 +205,7 @@ func TestRestartOnTheSamePortIsANewNode(t *testing.T) {
 	first := acquire(t, nodes[0], "id")
 	addr := nodes[0].Addr()
 	nodes[0].Crash()
-	again, err := w.tryJoin(t.Context(), bind(t, portOf(t, addr)), "n00", nodes[1].Addr())
+	again, err := w.tryJoinAs(t.Context(), w.config.Meeting(), bind(t, portOf(t, addr)), "n00", nodes[1].Addr())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ type Fixture struct {
 
 // patience is how long a single step may take. It is a safety net: no step is
 // expected to need a noticeable part of it.
-var patience = 30 * time.Second
+var patience = 60 * time.Second
 
 // check is one behaviour of an engine.
 type check struct {
