@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -137,6 +138,11 @@ func (c *Cluster) KnownToMemberlist() int {
 	lock.RLock()
 	defer lock.RUnlock()
 	return list.FieldByName("nodeMap").Len()
+}
+
+// IsAlive says whether memberlist takes a node for alive.
+func (c *Cluster) IsAlive(name string) bool {
+	return slices.ContainsFunc(c.list.Members(), func(n *memberlist.Node) bool { return n.Name == name })
 }
 
 // HLC returns the clock of c.

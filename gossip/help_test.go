@@ -380,6 +380,40 @@ func (w *world) cutOneWay(from, to []*gossip.Cluster) {
 	}
 }
 
+// splitWorld returns a world whose nodes are given up by split only.
+func splitWorld(t testing.TB) *world {
+	w := watchfulWorld(t)
+	w.tune = noFailureDetector
+	return w
+}
+
+// split cuts the network between two groups of nodes, and tells each that the
+// others are dead, as their failure detectors do in the end.
+func (w *world) split(left, right []*gossip.Cluster) {
+	w.t.Helper()
+	w.cut(left, right)
+	for _, side := range [][2][]*gossip.Cluster{{left, right}, {right, left}} {
+		for _, c := range side[0] {
+			for _, other := range side[1] {
+				w.giveUp(c, other)
+			}
+		}
+	}
+	w.see(len(left), left...)
+	w.see(len(right), right...)
+}
+
+// giveUp tells a memberlist that a node is dead until it knows.
+func (w *world) giveUp(c, other *gossip.Cluster) {
+	w.t.Helper()
+	for end := time.Now().Add(patience); c.IsAlive(other.Node()); {
+		if time.Now().After(end) {
+			w.t.Fatalf("%s does not believe that %s is dead", c.Node(), other.Node())
+		}
+		sendPacket(w.t, c, label+"\x05"+deadMessage(other.Node(), 100))
+	}
+}
+
 func (w *world) heal() {
 	for _, fault := range w.faults {
 		fault.Cut()

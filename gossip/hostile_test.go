@@ -134,7 +134,7 @@ func (w *world) drops(c *gossip.Cluster, what string, send func()) {
 	}
 }
 
-func sendPacket(t *testing.T, c *gossip.Cluster, data string) {
+func sendPacket(t testing.TB, c *gossip.Cluster, data string) {
 	t.Helper()
 	conn, err := net.Dial("udp", c.Addr())
 	if err != nil {

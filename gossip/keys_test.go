@@ -79,6 +79,7 @@ func TestKeysRotateWithoutDowntime(t *testing.T) {
 	}
 	w.see(3, nodes...)
 	held(t, l)
+	w.awaitLog("changed the keys", 9)
 	if lines := w.logged("changed the keys"); len(lines) != 9 || !strings.Contains(lines[8], "keys=1 first="+gossip.Fingerprint(newKey)) {
 		t.Errorf("the log says %s", lines)
 	}
@@ -169,6 +170,7 @@ func TestKeyFileIsFollowed(t *testing.T) {
 		}
 		acquire(t, c, "id").Release(t.Context()) // it works
 	}
+	w.awaitLog("changed the keys", changes) // after the keys have changed
 	log := strings.Join(w.logged(""), "")
 	for what, want := range map[string]int{
 		"changed the keys": changes, "cannot use the key file": 5, "level=ERROR": 5,

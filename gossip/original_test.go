@@ -93,14 +93,14 @@ func TestCleanupRunsWhenTheProgramEnds(t *testing.T) {
 
 func TestNetsplitOfTwoBothRunThenOneCleansUp(t *testing.T) {
 	t.Parallel()
-	w := watchfulWorld(t)
+	w := splitWorld(t)
 	nodes := w.cluster(2)
 	s := newStage(t, "id")
 	for _, c := range nodes {
 		s.wrap(c)
 	}
 	s.oneRuns()
-	w.cut(nodes[:1], nodes[1:])
+	w.split(nodes[:1], nodes[1:])
 	s.run(2)
 	w.heal()
 	left := s.oneRuns()
@@ -119,7 +119,7 @@ func TestNetsplitOfTwoBothRunThenOneCleansUp(t *testing.T) {
 
 func TestNetsplitOfTenLeavesTheLargerSide(t *testing.T) {
 	t.Parallel()
-	w := watchfulWorld(t)
+	w := splitWorld(t)
 	nodes := w.cluster(10)
 	s := newStage(t, "id")
 	for _, c := range nodes {
@@ -127,9 +127,7 @@ func TestNetsplitOfTenLeavesTheLargerSide(t *testing.T) {
 	}
 	s.oneRuns()
 	small, large := nodes[:4], nodes[4:]
-	w.cut(small, large)
-	w.see(4, small...)
-	w.see(6, large...)
+	w.split(small, large)
 	for _, side := range [][]*gossip.Cluster{small, large} {
 		s.await("one runs on each side", func() bool { return runningAmong(s, side) == 1 })
 	}
