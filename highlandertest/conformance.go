@@ -7,6 +7,7 @@ import (
 	"go.uber.org/goleak"
 
 	"highlander"
+	"highlander/internal/pulse"
 )
 
 // Fixture is a cluster of one engine for TestCluster to try. Its functions are
@@ -189,11 +190,14 @@ func open(t *testing.T, newFixture func(t *testing.T) Fixture) *script {
 		}
 		t.Errorf("goroutines were left behind: %v", left)
 	})
+	beat := pulse.Start()
+	t.Cleanup(beat.Stop)
 	f := newFixture(t)
 	if f.Node == nil {
 		t.Fatal("highlandertest: Fixture.Node is nil; the suite needs it to open nodes")
 	}
 	s := newScript(t, f)
+	s.pulse = beat
 	for _, name := range []string{"a", "b", "c"} {
 		s.nodes = append(s.nodes, s.open(name))
 	}

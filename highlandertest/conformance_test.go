@@ -25,14 +25,14 @@ func TestConformance(t *testing.T) {
 	name, ok := os.LookupEnv(engineVar)
 	if !ok {
 		TestCluster(t, memory)
-		t.Run("Expiring", func(t *testing.T) { TestCluster(t, expiring) })
+		t.Run("Expiring", func(t *testing.T) { virtuallyWithoutServer(t, expiring) })
 		t.Run("Virtual", func(t *testing.T) {
 			virtually(t, "Expiry", expiryChecks, onServer(sound))
 			virtually(t, "Server", serverChecks(onServer(sound)(t).Server), onServer(sound))
 		})
 		return
 	}
-	patience = 2 * time.Second // these engines keep one waiting
+	patience = 2 * time.Second // of virtual time: how busy the machine is makes no difference
 	for _, engine := range brokenEngines {
 		if engine.name == name {
 			if strings.HasPrefix(engine.check, "Server/") {
@@ -44,7 +44,8 @@ func TestConformance(t *testing.T) {
 			if strings.HasPrefix(engine.check, "Expiry/") {
 				good = expiring
 			}
-			TestCluster(t, func(t *testing.T) Fixture { return engine.spoil(good(t)) })
+			broken := func(t *testing.T) Fixture { return engine.spoil(good(t)) }
+			virtuallyWithoutServer(t, broken)
 			return
 		}
 	}
@@ -62,6 +63,13 @@ func virtually(t *testing.T, group string, checks []check, newFixture func(*test
 	})
 }
 
+// virtuallyWithoutServer runs all groups of checks but that for servers.
+func virtuallyWithoutServer(t *testing.T, newFixture func(*testing.T) Fixture) {
+	virtually(t, "Leases", leaseChecks, newFixture)
+	virtually(t, "Nodes", nodeChecks, newFixture)
+	virtually(t, "Expiry", expiryChecks, newFixture)
+}
+
 // TestSuiteFailsBrokenEngines tests the suite: each engine is wrong in one way,
 // and the check that is there for it must fail, and say what is wrong.
 func TestSuiteFailsBrokenEngines(t *testing.T) {
@@ -71,7 +79,7 @@ func TestSuiteFailsBrokenEngines(t *testing.T) {
 	}
 	outs, errs := make([]string, len(brokenEngines)), make([]error, len(brokenEngines))
 	var group sync.WaitGroup
-	slots := make(chan struct{}, 12) // more than there are cores: most of them wait
+	slots := make(chan struct{}, 4)
 	for i, engine := range brokenEngines {
 		pattern := "^TestConformance$/^" + strings.ReplaceAll(engine.path(), "/", "$/^") + "$"
 		cmd := exec.CommandContext(t.Context(), self, "-test.short", "-test.run", pattern)
@@ -117,10 +125,14 @@ func (e brokenEngine) path() string { return strings.ReplaceAll(e.check, " ", "_
 
 func (e brokenEngine) mustHaveFailed(t *testing.T, out string, err error) {
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Fatalf("the suite ended with %v, want exit status 1\n%s", err, out)
-	}
 	contains := func(text string) bool { return strings.Contains(out, text) }
+	want := 1
+	if contains("panic: deadlock: main bubble goroutine has exited but blocked goroutines remain") {
+		want = 2 // this is how a bubble ends in which an engine has left some
+	}
+	if !errors.As(err, &exit) || exit.ExitCode() != want {
+		t.Fatalf("the suite ended with %v, want exit status %d\n%s", err, want, out)
+	}
 	if !contains("--- FAIL: TestConformance/" + e.path() + " (") {
 		t.Errorf("another check than %q failed:\n%s", e.check, out)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"highlander"
+	"highlander/internal/pulse"
 )
 
 // script is one check at work: the cluster, and what has to be cleaned up when
@@ -22,6 +23,7 @@ type script struct {
 	fixture Fixture
 	nodes   []highlander.Cluster // a, b, c
 	referee *referee
+	pulse   *pulse.Pulse // how late everything is
 
 	shared  bool                 // the nodes belong to another script
 	running []highlander.Cluster // nodes that were neither closed nor crashed
@@ -40,6 +42,7 @@ func (s *script) sub(t *testing.T) *script {
 	sub := newScript(t, s.fixture)
 	sub.shared = true
 	sub.nodes = s.nodes
+	sub.pulse = s.pulse
 	sub.running = s.running
 	return sub
 }
