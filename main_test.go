@@ -2,9 +2,11 @@ package highlander_test
 
 import (
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -19,5 +21,21 @@ func TestMain(m *testing.M) {
 		}
 	}
 	slog.SetDefault(slog.New(slog.DiscardHandler))
-	goleak.VerifyTestMain(m)
+	code := m.Run()
+	if code == 0 && !leavesNothing() {
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// leavesNothing waits until no goroutine is left of the tests.
+func leavesNothing() bool {
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		if err = goleak.Find(); err == nil { // it tries again for a while
+			return true
+		}
+	}
+	fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)
+	return false
 }

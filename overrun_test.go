@@ -324,7 +324,7 @@ func overrunForReal() {
 	err := highlander.Wrap(cluster.Node("a"), highlander.ChildSpec{
 		ID:       "stuck",
 		Service:  highlander.ServiceFunc(child),
-		Shutdown: 50 * time.Millisecond,
+		Shutdown: 2 * time.Second, // by then it has logged what happens
 	}, highlander.WithExitOnOverrun(), highlander.WithObserver(overrun)).Serve(ctx)
 	fmt.Println("Serve returned", err)
 	os.Exit(4)
@@ -342,6 +342,7 @@ func TestExitOnOverrunEndsTheProcess(t *testing.T) {
 		"context": {3, "still there after the overrun"},
 	} {
 		t.Run(ends, func(t *testing.T) {
+			t.Parallel()
 			self, err := os.Executable()
 			if err != nil {
 				t.Fatal(err)
