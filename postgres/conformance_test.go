@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ func TestConformance(t *testing.T) { alone(t, conformance) }
 func conformance(t *testing.T) {
 	server := sharedServer(t)
 	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture {
-		f := &fixture{world: newWorld(t, server, 1500*time.Millisecond)}
+		f := &fixture{world: newWorld(t, server, conformanceTTL(t.Name()))}
 		return highlandertest.Fixture{Node: f.node, Waiting: f.waiting, Crash: f.crash, TTL: f.ttl}
 	})
 }
@@ -30,9 +31,20 @@ func TestConformanceBehindProxies(t *testing.T) { alone(t, conformanceBehindProx
 func conformanceBehindProxies(t *testing.T) {
 	server := startServer(t)
 	highlandertest.TestCluster(t, func(t *testing.T) highlandertest.Fixture {
-		f := &fixture{world: newWorld(t, server, 1500*time.Millisecond), proxies: map[string]*netproxy.Proxy{}}
+		f := &fixture{world: newWorld(t, server, conformanceTTL(t.Name())), proxies: map[string]*netproxy.Proxy{}}
 		return highlandertest.Fixture{Node: f.nodeBehindProxy, Waiting: f.waiting, Crash: f.crash, TTL: f.ttl, Cut: f.cut, Server: f.failing()}
 	})
+}
+
+// conformanceTTL is short for the checks that wait until a lease has run out, and
+// so long for the others that no load makes them lose one.
+func conformanceTTL(check string) time.Duration {
+	for _, waits := range []string{"/Expiry", "/Server", "crashed", "close_during"} {
+		if strings.Contains(check, waits) {
+			return 2500 * time.Millisecond
+		}
+	}
+	return 30 * time.Second
 }
 
 // fixture is a cluster for the conformance suite.
