@@ -118,7 +118,7 @@ type Config struct {
 	Transport memberlist.NodeAwareTransport
 
 	tune     func(*memberlist.Config) // for tests
-	patience time.Duration            // for tests: in place of testifyWithin and doubtTimeout, and for memberlist to take a node back
+	patience time.Duration            // for tests: how long guards may take to testify, and nodes to answer
 	settle   time.Duration            // for tests: in place of settleTime
 	up       func() time.Duration     // the clock by which leases end; boottime.Now but in tests
 }
@@ -314,5 +314,5 @@ func (cfg Config) waitFor() int {
 // claims returns the configuration of the machine.
 func (cfg Config) claims(incarnation uint64) claims.Config {
 	r := cfg.meta().rules
-	return claims.Config{Self: claims.Node(incarnation), Name: cfg.Name, Observer: cfg.Observer, Quorum: r.quorum, Voters: r.voters, TTL: r.ttl}
+	return claims.Config{Self: claims.Node(incarnation), Name: cfg.Name, Observer: cfg.Observer, Quorum: r.quorum, Voters: r.voters, TTL: r.ttl, SilentAfter: int(cfg.patience / tickEvery)}
 }

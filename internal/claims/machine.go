@@ -16,6 +16,10 @@ type Config struct {
 	// than half of Voters, which is how many there are. Zero is available mode.
 	Quorum, Voters int
 	TTL            time.Duration // quorum mode: how long a vote is bound without a word
+
+	// SilentAfter is for tests that share a busy machine: in place of the 4 pings in
+	// a row without an answer after which a node is silent (rule 13).
+	SilentAfter int
 }
 
 // Instant is a moment, read from the two clocks of a node.
@@ -103,6 +107,7 @@ type peer struct {
 	since      HLC    // when it came into our view
 	heldSince  HLC    // when we came into its view, as it says
 	unanswered int    // pings in a row
+	patience   int    // for so many of them
 	acks       int    // since the last tick
 	busy       bool   // acknowledging many, before the last tick
 	pinged     uint64 // number of the last ping
@@ -114,7 +119,7 @@ type peer struct {
 }
 
 // silent: in view, but it does not answer (rule 13).
-func (p *peer) silent() bool { return p.unanswered >= silentAfter }
+func (p *peer) silent() bool { return p.unanswered >= p.patience }
 
 // counts says whether p is a voter that an election waits for.
 func (p *peer) counts() bool { return p.inView && p.voter && !p.silent() }
@@ -630,7 +635,7 @@ func (m *Machine) link(r *record, p *peer) *link {
 func (m *Machine) peer(n Node) *peer {
 	p := m.byNode[n]
 	if p == nil {
-		p = &peer{node: n, index: slices.Index(m.peers, nil)}
+		p = &peer{node: n, index: slices.Index(m.peers, nil), patience: cmp.Or(m.cfg.SilentAfter, silentAfter)}
 		if p.index < 0 {
 			p.index = len(m.peers)
 			m.peers = append(m.peers, nil)

@@ -220,7 +220,7 @@ var mutations = []mutation{
 	},
 	{
 		rule:    "13 a silent voter is passed over",
-		edits:   []edit{{"machine.go", "return p.unanswered >= silentAfter", "return false"}},
+		edits:   []edit{{"machine.go", "return p.unanswered >= p.patience", "return false"}},
 		profile: "tcp", seeds: 100, kinds: "stall",
 	},
 	{
