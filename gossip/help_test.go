@@ -392,26 +392,29 @@ func splitWorld(t testing.TB) *world {
 func (w *world) split(left, right []*gossip.Cluster) {
 	w.t.Helper()
 	w.cut(left, right)
-	for _, side := range [][2][]*gossip.Cluster{{left, right}, {right, left}} {
-		for _, c := range side[0] {
-			for _, other := range side[1] {
-				w.giveUp(c, other)
-			}
+	for end := time.Now().Add(patience); w.tellDead(left, right)+w.tellDead(right, left) > 0; {
+		if time.Now().After(end) {
+			w.t.Fatal("the sides do not believe that each other is dead")
 		}
+		<-time.After(50 * time.Millisecond) // packets may be lost
 	}
 	w.see(len(left), left...)
 	w.see(len(right), right...)
 }
 
-// giveUp tells a memberlist that a node is dead until it knows.
-func (w *world) giveUp(c, other *gossip.Cluster) {
+// tellDead tells the memberlists of some nodes that others are dead, and returns
+// how often it had to.
+func (w *world) tellDead(nodes, others []*gossip.Cluster) (count int) {
 	w.t.Helper()
-	for end := time.Now().Add(patience); c.IsAlive(other.Node()); {
-		if time.Now().After(end) {
-			w.t.Fatalf("%s does not believe that %s is dead", c.Node(), other.Node())
+	for _, c := range nodes {
+		for _, other := range others {
+			if c.IsAlive(other.Node()) {
+				sendPacket(w.t, c, label+"\x05"+deadMessage(other.Node(), 100))
+				count++
+			}
 		}
-		sendPacket(w.t, c, label+"\x05"+deadMessage(other.Node(), 100))
 	}
+	return count
 }
 
 func (w *world) heal() {
