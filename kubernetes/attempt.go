@@ -8,6 +8,8 @@ import (
 	"time"
 
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"highlander/internal/retry"
 )
 
 // attempt is a call of Acquire whose turn it is. It waits until the id is free,
@@ -33,18 +35,17 @@ type attempt struct {
 const (
 	haste      = 25 * time.Millisecond  // within which the waiters of all nodes try to take what is free
 	staleAfter = 500 * time.Millisecond // how long the watch may take to tell why a request was refused
-	maxPause   = 2 * time.Second        // between two tries while requests fail
 )
 
 // run returns when the claim holds. The error is the cause of ctx, or final.
 func (a *attempt) run(ctx context.Context) (*written, error) {
-	for failures := 0; ; {
+	for pause := newBackOff(maxPause); ; {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		s, changed := a.store.look(a.name)
 		if s.object != nil && isForeign(s.object, a.claim.id) {
-			if err := a.lookAgain(ctx, s); err != nil {
+			if err := a.lookAgain(ctx, s, &pause); err != nil {
 				return nil, err
 			}
 			continue
@@ -54,13 +55,12 @@ func (a *attempt) run(ctx context.Context) (*written, error) {
 		case got != nil:
 			return got, nil
 		case err == nil:
-			failures = 0
+			pause.Reset()
 		case isOutdated(err):
 			a.catchUp(ctx, changed)
 		default:
 			a.fails(ctx, err)
-			failures++
-			sleep(ctx, backOff(failures, maxPause, err))
+			pause.sleep(ctx, err)
 		}
 	}
 }
@@ -162,20 +162,20 @@ func (a *attempt) settles(s state, now time.Duration) time.Duration {
 
 // catchUp waits until the watch has told of the change, and asks if it does not.
 func (a *attempt) catchUp(ctx context.Context, changed <-chan struct{}) {
-	if !await(ctx, staleAfter/2+rand.N(staleAfter/2), changed) && ctx.Err() == nil {
+	if !await(ctx, retry.Jitter(staleAfter), changed) && ctx.Err() == nil {
 		a.requests.get(ctx, a.name) // the store takes note; if it fails, the next try is refused again
 	}
 }
 
 // lookAgain looks once more at an object that is somebody else's: those are not
 // watched.
-func (a *attempt) lookAgain(ctx context.Context, s state) error {
+func (a *attempt) lookAgain(ctx context.Context, s state, pause *backOff) error {
 	if a.looked {
 		return errForeign(a.claim.id, s.object)
 	}
 	if _, err := a.requests.get(ctx, a.name); err != nil {
 		a.fails(ctx, err)
-		sleep(ctx, backOff(1, maxPause, err))
+		pause.sleep(ctx, err)
 		return nil
 	}
 	a.looked = true
@@ -203,7 +203,7 @@ func await(ctx context.Context, d time.Duration, changed <-chan struct{}) bool {
 // abandon takes the claim back after run has failed, if it was or may have been
 // written.
 func (a *attempt) abandon(ctx context.Context) {
-	for failures := 0; ctx.Err() == nil; failures++ {
+	for pause := newBackOff(maxPause); ctx.Err() == nil; {
 		got, err := a.requests.get(ctx, a.name)
 		if err == nil {
 			if got == nil || !a.isMine(state{object: got, record: readRecord(got)}) {
@@ -216,6 +216,6 @@ func (a *attempt) abandon(ctx context.Context) {
 				return
 			}
 		}
-		sleep(ctx, backOff(failures, maxPause, err))
+		pause.sleep(ctx, err)
 	}
 }

@@ -44,32 +44,34 @@ func (k *keeper) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer k.lease.AfterFunc(cancel)()
-	pause, failures := rand.N(k.terms.Every), 0
+	wait, pause := rand.N(k.terms.Every), k.newBackOff()
 	for {
-		if !k.awaitTurn(ctx, pause) {
+		if !k.awaitTurn(ctx, wait) {
 			return
 		}
 		began := k.store.clock()
 		err := k.renew(ctx)
 		if err == nil {
-			failures, pause = 0, began+k.terms.Every-k.store.clock()
+			pause.Reset()
+			wait = began + k.terms.Every - k.store.clock()
 			continue
 		}
 		if ctx.Err() == nil {
 			k.outage.fails(k.name, err)
 		}
-		failures++
-		if !sleep(ctx, backOff(failures, k.terms.Every/3, err)) {
+		if !pause.sleep(ctx, err) {
 			return
 		}
-		pause = 0
+		wait = 0
 	}
 }
 
+func (k *keeper) newBackOff() backOff { return newBackOff(k.terms.Every / 3) }
+
 // awaitTurn waits until it is time to renew, or the object is not as it should
 // be. It returns false if ctx ended.
-func (k *keeper) awaitTurn(ctx context.Context, pause time.Duration) bool {
-	due := time.NewTimer(pause)
+func (k *keeper) awaitTurn(ctx context.Context, wait time.Duration) bool {
+	due := time.NewTimer(wait)
 	defer due.Stop()
 	for {
 		s, changed := k.store.look(k.name)
@@ -114,7 +116,7 @@ func (k *keeper) renew(ctx context.Context) error {
 
 // release writes that the child has stopped.
 func (k *keeper) release(ctx context.Context) error {
-	for failures := 0; ; failures++ {
+	for pause := k.newBackOff(); ; {
 		_, err := k.write(ctx, k.claim.isReleased)
 		if err == nil {
 			return nil
@@ -125,7 +127,7 @@ func (k *keeper) release(ctx context.Context) error {
 				return nil
 			}
 		}
-		if err != nil && (k.hasRunOut() || !sleep(ctx, backOff(failures, k.terms.Every/3, err))) {
+		if err != nil && (k.hasRunOut() || !pause.sleep(ctx, err)) {
 			return err
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"highlander/internal/retry"
 )
 
 // mender puts back what a hand has deleted, if somebody may still run because of
@@ -58,7 +60,7 @@ const mendTries = 3
 // mend gives the holder a moment, and other menders, not all of whom need to try.
 func (m *mender) mend(ctx context.Context, name string) {
 	for range mendTries {
-		if !sleep(ctx, settle/15+rand.N(settle/10)) {
+		if !retry.Sleep(ctx, settle/15+rand.N(settle/10)) {
 			return
 		}
 		s, _ := m.store.look(name)

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"highlander/internal/retry"
 )
 
 // outage is a time in which something fails that the node tries until it does not.
@@ -12,31 +14,23 @@ import (
 // meets. It is told by name what is tried: that of a Lease object that is to be
 // written, or theWatch.
 type outage struct {
-	log   *slog.Logger
-	clock func() time.Duration
-
 	mu      sync.Mutex
+	lines   *retry.Outage
 	failing map[string]bool // by name; false: it was given up
-	began   time.Duration
 }
 
 const theWatch = ""
 
 func newOutage(log *slog.Logger, clock func() time.Duration) *outage {
-	return &outage{log: log, clock: clock, failing: map[string]bool{}}
+	return &outage{lines: retry.NewOutage(log, clock, "Kubernetes"), failing: map[string]bool{}}
 }
 
 // fails says that something has failed, and is tried again.
 func (o *outage) fails(name string, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.failing) == 0 {
-		o.began = o.clock()
-		o.log.Warn("Kubernetes cannot be used; trying again", "error", err)
-	} else {
-		o.log.Debug("Kubernetes: still no success", "error", err)
-	}
 	o.failing[name] = true
+	o.lines.Fails(err)
 }
 
 // givesUp says that something is not tried any more, for now. If it has failed, it
@@ -54,12 +48,9 @@ func (o *outage) givesUp(name string) {
 func (o *outage) works(name string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.failing) == 0 {
-		return
-	}
 	delete(o.failing, name)
 	maps.DeleteFunc(o.failing, func(_ string, tried bool) bool { return !tried })
 	if len(o.failing) == 0 {
-		o.log.Info("Kubernetes can be used again", "after", (o.clock() - o.began).Round(10*time.Millisecond))
+		o.lines.Works()
 	}
 }

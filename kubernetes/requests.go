@@ -3,7 +3,6 @@ package kubernetes
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -163,28 +162,4 @@ func (r *requests) watch(ctx context.Context, version string) (watch.Interface, 
 		ResourceVersion:     version,
 		AllowWatchBookmarks: true,
 	})
-}
-
-// backOff is the pause after the n-th failure in a row: longer each time, up to a
-// limit, at random, and as long as the server asks for, up to the limit again: a
-// lease does not wait for an hour.
-func backOff(n int, limit time.Duration, err error) time.Duration {
-	pause := min(limit, 100*time.Millisecond<<min(n, 10))
-	pause = pause/2 + rand.N(pause/2)
-	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
-		pause += min(max(0, time.Duration(seconds)*time.Second), limit)
-	}
-	return pause
-}
-
-// sleep returns false if ctx ended before the time was over.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"highlander/internal/retry"
 )
 
 // watcher brings the store up to date: one list and one watch, for all ids.
@@ -26,10 +27,10 @@ type watcher struct {
 
 // run lists and watches until ctx ends.
 func (w *watcher) run(ctx context.Context) {
-	for failures := 0; ctx.Err() == nil; {
+	for pause := newBackOff(maxPause); ctx.Err() == nil; {
 		version, err := w.list(ctx)
 		if err == nil {
-			failures = 0
+			pause.Reset()
 			err = w.follow(ctx, version)
 		}
 		w.live.Store(false)
@@ -38,14 +39,10 @@ func (w *watcher) run(ctx context.Context) {
 		}
 		if err != nil {
 			w.outage.fails(theWatch, err)
-			failures++
 		}
-		sleep(ctx, backOff(failures, maxWatchPause, err))
+		pause.sleep(ctx, err)
 	}
 }
-
-// maxWatchPause is the longest pause between two tries to list.
-const maxWatchPause = 2 * time.Second
 
 func (w *watcher) list(ctx context.Context) (version string, err error) {
 	listed, err := w.requests.list(ctx)
@@ -77,7 +74,7 @@ func (w *watcher) follow(ctx context.Context, version string) error {
 		}
 		version = next
 		if time.Since(began) < time.Second {
-			sleep(ctx, time.Second/2+rand.N(time.Second/2)) // a server that ends each watch at once
+			retry.Sleep(ctx, retry.Jitter(time.Second)) // a server that ends each watch at once
 		}
 	}
 	return nil
