@@ -11,13 +11,6 @@ import (
 	"highlander"
 )
 
-// serverCluster is a cluster on a server. One that was not used yet has no
-// connection.
-type serverCluster interface {
-	highlander.Cluster
-	CheckStopWithin(d time.Duration) error
-}
-
 // server is what the clusters on servers have in common: the server decides,
 // leases run out, and to look is to ask.
 type server struct {
@@ -27,13 +20,7 @@ type server struct {
 
 func (s server) leasesRunOut() bool { return true }
 
-func (s server) checkStopWithin(d time.Duration) error {
-	err := s.checks.CheckStopWithin(d)
-	for errors.Unwrap(err) != nil {
-		err = errors.Unwrap(err) // the arithmetic alone
-	}
-	return err
-}
+func (s server) checkStopWithin(d time.Duration) error { return s.checks.CheckStopWithin(d) }
 
 func (s server) checkRun() error { return nil }
 
@@ -43,7 +30,7 @@ func (s server) checkWitness() error {
 
 // observer looks at the server with a cluster that acquires nothing. Members is
 // nil where the server does not know them.
-func (s server) observer(c serverCluster, members func(context.Context) ([]memberView, error)) *observer {
+func (s server) observer(c highlander.Cluster, members func(context.Context) ([]memberView, error)) *observer {
 	return &observer{
 		look: func(ctx context.Context) (view, error) {
 			ctx, cancel := context.WithTimeout(ctx, statusWithin)
@@ -63,7 +50,7 @@ func (s server) observer(c serverCluster, members func(context.Context) ([]membe
 	}
 }
 
-func (s server) view(ctx context.Context, c serverCluster, members func(context.Context) ([]memberView, error)) (v view, err error) {
+func (s server) view(ctx context.Context, c highlander.Cluster, members func(context.Context) ([]memberView, error)) (v view, err error) {
 	v = newView(schemeOf(s.url))
 	v.Server = withoutSecrets(s.url)
 	if v.nodesUnknown = members == nil; !v.nodesUnknown {
@@ -91,11 +78,22 @@ func withoutPrefix(err error) error {
 	for _, prefix := range []string{"postgres: ", "etcd: ", "kubernetes: ", "cluster URL: "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
-	return errors.New(text)
+	return &reworded{text, err}
 }
 
 // oneLineOf returns an error that a client may have laid out over several lines.
-func oneLineOf(err error) error { return errors.New(strings.Join(strings.Fields(err.Error()), " ")) }
+func oneLineOf(err error) error {
+	return &reworded{strings.Join(strings.Fields(err.Error()), " "), err}
+}
+
+// reworded is an error in other words.
+type reworded struct {
+	text string
+	err  error
+}
+
+func (e *reworded) Error() string { return e.text }
+func (e *reworded) Unwrap() error { return e.err }
 
 func schemeOf(url string) string {
 	scheme, _, _ := strings.Cut(url, "://")
