@@ -239,7 +239,7 @@ func (l *life) releasing() step {
 	} else {
 		err := l.release()
 		if err != nil {
-			l.log.Warn("the cluster did not confirm the release; others may have to wait for the lease to run out", "err", err)
+			l.log.Warn("the cluster did not confirm the release; others may have to wait for the lease to run out", "error", err)
 		}
 		l.emit(EventReleased, err)
 	}

@@ -80,14 +80,14 @@ level=INFO msg="lease acquired" id=worker node=here token=1
 level=INFO msg="child started" id=worker node=here token=1
 level=WARN msg="lease lost" id=worker node=here token=1 cause="highlander: another node holds the id"
 level=INFO msg="telling the child to stop" id=worker node=here token=1 cause="highlander: another node holds the id"
-level=INFO msg="child stopped" id=worker node=here token=1 err="context canceled"
+level=INFO msg="child stopped" id=worker node=here token=1 error="context canceled"
 level=INFO msg="waiting for the lease" id=worker node=here
 level=INFO msg="lease acquired" id=worker node=here token=2
 level=INFO msg="child started" id=worker node=here token=2
-level=WARN msg="child failed" id=worker node=here token=2 err="panic: boom"
+level=WARN msg="child failed" id=worker node=here token=2 error="panic: boom"
 level=INFO msg="child started" id=worker node=here token=2
-level=WARN msg="child failed" id=worker node=here token=2 err="panic: bang"
-level=ERROR msg="child failed too often, giving up the lease" id=worker node=here token=2 err="highlander: too many restarts of child \"worker\": more than 1 within 5s; the last failure: panic: bang"
+level=WARN msg="child failed" id=worker node=here token=2 error="panic: bang"
+level=ERROR msg="child failed too often, giving up the lease" id=worker node=here token=2 error="highlander: too many restarts of child \"worker\": more than 1 within 5s; the last failure: panic: bang"
 level=INFO msg="lease released" id=worker node=here token=2
 `
 		if got := "\n" + log.String(); got != want {

@@ -14,16 +14,16 @@ var logLines = map[EventKind]struct {
 	text  string
 	err   string // the key of Event.Err
 }{
-	EventWaiting:  {slog.LevelInfo, "waiting for the lease", "err"},
-	EventAcquired: {slog.LevelInfo, "lease acquired", "err"},
-	EventStarted:  {slog.LevelInfo, "child started", "err"},
-	EventFailed:   {slog.LevelWarn, "child failed", "err"},
+	EventWaiting:  {slog.LevelInfo, "waiting for the lease", "error"},
+	EventAcquired: {slog.LevelInfo, "lease acquired", "error"},
+	EventStarted:  {slog.LevelInfo, "child started", "error"},
+	EventFailed:   {slog.LevelWarn, "child failed", "error"},
 	EventStopping: {slog.LevelInfo, "telling the child to stop", "cause"},
-	EventStopped:  {slog.LevelInfo, "child stopped", "err"},
+	EventStopped:  {slog.LevelInfo, "child stopped", "error"},
 	EventLost:     {slog.LevelWarn, "lease lost", "cause"},
-	EventDone:     {slog.LevelInfo, "child is done and will not run again", "err"},
-	EventGaveUp:   {slog.LevelError, "child failed too often, giving up the lease", "err"},
-	EventReleased: {slog.LevelInfo, "lease released", "err"},
+	EventDone:     {slog.LevelInfo, "child is done and will not run again", "error"},
+	EventGaveUp:   {slog.LevelError, "child failed too often, giving up the lease", "error"},
+	EventReleased: {slog.LevelInfo, "lease released", "error"},
 }
 
 // emit logs an event and shows it to the observer.

@@ -26,11 +26,11 @@ func (o *outage) next(log *slog.Logger, err error) time.Duration {
 	}
 	switch news := err.Error() != o.last; {
 	case news && errors.As(err, &permanentError{}):
-		log.Error("cannot take part", "err", err)
+		log.Error("cannot take part", "error", err)
 	case first:
-		log.Warn("no session at the server; trying for as long as it takes", "err", err)
+		log.Warn("no session at the server; trying for as long as it takes", "error", err)
 	case news:
-		log.Debug("still no session at the server", "err", err)
+		log.Debug("still no session at the server", "error", err)
 	}
 	o.last = err.Error()
 	wait := jitter(o.pause)

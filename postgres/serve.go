@@ -28,7 +28,7 @@ func (n *node) serve(ctx context.Context, s *session) error {
 		case err != nil && (s.work.IsClosed() || !retryable(err)):
 			return fmt.Errorf("the session has ended: %w", err)
 		case err != nil:
-			n.c.log.Debug("trying again", "err", err)
+			n.c.log.Debug("trying again", "error", err)
 			n.pause = n.clock() + jitter(100*time.Millisecond)
 		}
 		if s.ringErr != nil {

@@ -65,7 +65,7 @@ func (s *session) terminate(ctx context.Context, session int64) error {
 	class, objects := int64(s.c.sessionClass()), s.c.objects(session)
 	_, err := s.work.Exec(ctx, terminateSession, class, objects)
 	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) && pgErr.Code == codeInsufficientPrivilege {
-		s.c.log.Warn("may not end the session of another node; let all nodes use one role, or grant pg_signal_backend", "err", err)
+		s.c.log.Warn("may not end the session of another node; let all nodes use one role, or grant pg_signal_backend", "error", err)
 		return nil
 	}
 	if err != nil {
@@ -204,7 +204,7 @@ func (n *node) sayGoodbye(s *session) {
 	b.add(freeIDsOf, s.number, n.c.channel())
 	b.add("select pg_notify($1, 'ring')", n.c.channel())
 	if err := b.send(ctx); err != nil {
-		n.c.log.Warn("could not release the leases; others have to wait for them to run out", "leases", len(held), "err", err)
+		n.c.log.Warn("could not release the leases; others have to wait for them to run out", "leases", len(held), "error", err)
 	}
 	for _, h := range held {
 		for _, waiting := range h.waiting {

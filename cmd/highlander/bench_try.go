@@ -69,7 +69,7 @@ func (w *lastWarning) WithGroup(string) slog.Handler      { return w }
 func (w *lastWarning) Handle(_ context.Context, r slog.Record) error {
 	text := r.Message
 	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "err" || a.Key == "error" {
+		if a.Key == "error" {
 			text = a.Value.String()
 		}
 		return true
