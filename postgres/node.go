@@ -44,6 +44,7 @@ type node struct {
 	look     bool   // at the peers, at once
 
 	questions []question
+	asking    chan struct{} // has an element for each of them, those in the inbox included
 }
 
 func newNode(c *config, clock func() time.Duration) *node {
@@ -51,6 +52,7 @@ func newNode(c *config, clock func() time.Duration) *node {
 		c: c, clock: clock, book: lease.NewBook(clock, c.log),
 		inbox: inbox{wake: make(chan struct{}, 1)}, ended: make(chan struct{}),
 		claims: map[int64]*claim{}, holds: map[string]*hold{}, known: map[string]*memory{}, calls: map[string]bool{},
+		asking: make(chan struct{}, mostQuestions),
 	}
 }
 
