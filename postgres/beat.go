@@ -67,7 +67,6 @@ func (n *node) beat(ctx context.Context, s *session) error {
 	var found state
 	var calls, gone []string
 	var seen sight
-	s.warned.Store(false)
 	b := s.newBatch()
 	collect(b.add(renew, s.number, n.c.ttl.Milliseconds()), &beats, func(rows pgx.Rows, beat *int64) error { return rows.Scan(beat) })
 	b.add(ownState, s.number).QueryRow(func(row pgx.Row) error {
@@ -193,7 +192,9 @@ func (n *node) repair(ctx context.Context, s *session) error {
 	n.refuseClashes(fresh, clashes)
 	n.loseAllBut(held, ours, before)
 	n.nextBeat = sent + n.c.terms().Every
-	n.renewed(sent)
+	if !s.warned.Load() { // else it is tried again at the next beat, as after any renewal
+		n.renewed(sent)
+	}
 	return nil
 }
 

@@ -30,15 +30,17 @@ func (l *testLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func (l *testLog) has(what string) bool {
+func (l *testLog) has(what string) bool { return l.count(what) > 0 }
+
+func (l *testLog) count(what string) (lines int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, line := range l.lines {
 		if strings.Contains(line, what) {
-			return true
+			lines++
 		}
 	}
-	return false
+	return lines
 }
 
 func (l *testLog) stop() {

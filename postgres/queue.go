@@ -94,6 +94,7 @@ func (b *batch) add(sql string, args ...any) *pgx.QueuedQuery {
 // send carries the batch out. What its functions were given counts only if there
 // is no error: before that, it may be rolled back.
 func (b *batch) send(ctx context.Context) error {
+	b.s.warned.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, b.s.c.opTimeout())
 	defer cancel()
 	return b.s.work.SendBatch(ctx, &b.batch).Close()
@@ -221,7 +222,12 @@ func (n *node) take(ctx context.Context, s *session) error {
 		delete(n.calls, id)
 	}
 	n.remember(rows)
-	n.took(s, got)
+	if s.warned.Load() {
+		n.c.log.Warn("the server warned about the taking of ids, so they are given back: it may not be on the standby", "ids", len(got))
+		n.tookInVain(s, got)
+	} else {
+		n.took(s, got)
+	}
 	n.refuseClashes(fresh, clashes)
 	return nil
 }
@@ -349,6 +355,20 @@ func (n *node) took(s *session, got []taken) {
 		n.c.log.Debug("won", "id", t.id, "token", t.token)
 		n.grant(cl, &hold{id: t.id, key: t.key, token: t.token, meta: cl.meta, since: t.since, session: s.number, locked: true})
 	}
+}
+
+// tookInVain gives back what was taken, if the standby is not known to have heard of
+// it: after a fail-over, somebody else might take it at once. The claims join their
+// queues again.
+func (n *node) tookInVain(s *session, got []taken) {
+	for _, t := range got {
+		if t.got {
+			n.claims[t.seat].queued = false
+			n.known[t.id] = &memory{token: t.token, open: true, ttl: n.c.ttl}
+			n.holds[t.id] = &hold{id: t.id, key: t.key, token: t.token, session: s.number, locked: true, giveBack: true}
+		}
+	}
+	n.more = true
 }
 
 // refuseClashes fails the claims for ids that clash.

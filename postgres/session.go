@@ -34,7 +34,7 @@ type session struct {
 	beat      int64          // as counted in the row
 	notes     []string       // notifications that were not dealt with yet
 	notedAt   time.Duration  // when the last one came
-	warned    atomic.Bool    // the server has warned
+	warned    atomic.Bool    // the server has, about the last batch: its commit may not be on the synchronous standby
 	turn      chan int64     // to the goroutine of the ring: the session to wait for
 	turned    int64          // what it was told last
 	ringed    sync.WaitGroup // that goroutine

@@ -144,6 +144,9 @@ func (n *node) succeed(ctx context.Context, s *session, sent time.Duration) erro
 	if err := b.send(ctx); err != nil {
 		return fmt.Errorf("go on with what the last session had: %w", err)
 	}
+	if s.warned.Load() {
+		return errors.New("go on with what the last session had: the server warned about it, so it does not count: it may not be on the standby")
+	}
 	n.succeeded(s, sent, live, ours, before, seats)
 	return nil
 }
