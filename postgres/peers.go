@@ -20,11 +20,15 @@ const (
 	// The counters come first: who is alive after that has not been counted.
 	countEnds = `select sessions_abandoned, sessions_fatal, sessions_killed, coalesce(stats_reset, 'epoch') from pg_stat_database where datname = current_database()`
 
-	// The rows of leases remember sessions whose row in nodes is gone.
+	// The rows of leases and the places in queues remember sessions whose row in nodes
+	// is gone.
 	listNodes = `select session, name, ttl_ms, beat, direct, local, work_pid, ring_pid from $schema.nodes
 		union all
 		select session, min(node), max(ttl_ms), -1, false, false, 0, 0 from $schema.leases l
-		where not released and not exists (select from $schema.nodes n where n.session = l.session) group by session`
+		where not released and not exists (select from $schema.nodes n where n.session = l.session) group by session
+		union all
+		select distinct session, 'of session ' || session, 0, -1, false, false, 0, 0 from $schema.waiters w
+		where not exists (select from $schema.nodes n where n.session = w.session) and not exists (select from $schema.leases l where l.session = w.session and not released)`
 
 	listLocks = `select objid::bigint, pid from pg_locks where locktype = 'advisory' and classid::bigint = $1 and objsubid = 1 and granted and mode = 'ExclusiveLock'
 		and database = (select oid from pg_database where datname = current_database())`

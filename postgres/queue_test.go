@@ -108,6 +108,16 @@ func TestIDWhoseRowIsGoneIsTakenByWhoWaited(t *testing.T) {
 	}
 }
 
+// Somebody has tidied up the row of a session that is dead, but not its place.
+func TestPlaceOfASessionThatNobodyKnowsBlocksNoQueue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sharedServer(t), time.Second)
+	c := w.open(w.server.URL(), "node")
+	w.acquire(c, "another id")
+	w.adminExec("insert into $schema.waiters (session, seat, id) values (4711, 1, 'id')")
+	w.acquire(c, "id")
+}
+
 // Locks outlast the transaction that took them: where it fails, because somebody has
 // locked a row for too long, nobody else could take the id.
 func TestAttemptThatFailsLeavesNoLock(t *testing.T) {
