@@ -38,7 +38,14 @@ const waitForLock = `do $$ begin
 	end loop;
 end $$`
 
-const ringRounds = 200 // ten minutes, as a rule
+// rounds is how many times. Silence is for the proof of death; where the link allows
+// none, it would only have a proxy end a connection that is idle for its time-out.
+func (l link) rounds() int {
+	if l.direct {
+		return 200 // ten minutes, as a rule
+	}
+	return 5
+}
 
 // watchRing starts the goroutine that has the ring's connection.
 func (s *session) watchRing(ctx context.Context, n *node) {
@@ -94,10 +101,11 @@ func (s *session) nextTurn(ctx context.Context) int64 {
 
 // waitForEnd waits for the end of a session for a while.
 func (s *session) waitForEnd(ctx context.Context, session int64) (ended bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, ringRounds*s.ringWait()+s.c.opTimeout())
+	rounds := s.way.rounds()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Duration(rounds)*s.ringWait()+s.c.opTimeout()) // a busy server is late in each
 	defer cancel()
 	conn, key := s.ring.PgConn(), s.c.workKey(session)
-	if err := conn.Exec(ctx, fmt.Sprintf(waitForLock, ringRounds, key)).Close(); err != nil {
+	if err := conn.Exec(ctx, fmt.Sprintf(waitForLock, rounds, key)).Close(); err != nil {
 		return false, unlessBrokenOff(err)
 	}
 	results, err := conn.Exec(ctx, "select current_setting('highlander.got')").ReadAll()

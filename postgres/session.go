@@ -29,6 +29,7 @@ type session struct {
 	ring   *pgx.Conn
 
 	workPID, ringPID int32 // of the backends
+	way              link
 
 	strays    bool           // an attempt to take ids has failed: it may have left locks
 	beat      int64          // as counted in the row
@@ -250,8 +251,7 @@ func (s *session) listen(ctx context.Context) error {
 
 // join takes the locks of the session and makes it known to the others.
 func (s *session) join(ctx context.Context) error {
-	way, err := s.findLink(ctx)
-	if err != nil {
+	if err := s.findLink(ctx); err != nil {
 		return err
 	}
 	tx, err := s.work.Begin(ctx)
@@ -261,7 +261,7 @@ func (s *session) join(ctx context.Context) error {
 	defer func() { _ = tx.Rollback(ctx) }() // after Commit it does nothing
 	err = tx.QueryRow(ctx, inSchema(s.c.schema, `insert into $schema.nodes (name, ttl_ms, beat, beat_at, since, direct, local, work_pid, ring_pid)
 		values ($1, $2, 0, clock_timestamp(), clock_timestamp(), $3, $4, $5, $6) returning session`),
-		s.c.name, s.c.ttl.Milliseconds(), way.direct, way.local, s.workPID, s.ringPID).Scan(&s.number)
+		s.c.name, s.c.ttl.Milliseconds(), s.way.direct, s.way.local, s.workPID, s.ringPID).Scan(&s.number)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
@@ -283,20 +283,20 @@ func (s *session) join(ctx context.Context) error {
 // findLink finds out what the end of the connections may prove. Across a network the
 // backend of the ring, which is blocked, has to look at its socket by itself: see
 // wakeRing. Where it cannot, there is no proof.
-func (s *session) findLink(ctx context.Context) (link, error) {
+func (s *session) findLink(ctx context.Context) error {
 	work, ring := linkOf(ctx, s.work), linkOf(ctx, s.ring)
-	way := link{direct: work.direct && ring.direct && !s.c.outlived, local: work.local && ring.local}
+	s.way = link{direct: work.direct && ring.direct && !s.c.outlived, local: work.local && ring.local}
 	if s.c.pretend != nil {
-		way = *s.c.pretend
+		s.way = *s.c.pretend
 	}
-	if way.local {
-		return way, nil
+	if s.way.local {
+		return nil
 	}
 	_, err := s.ring.Exec(ctx, "select set_config('client_connection_check_interval', $1, false)", strconv.FormatInt(lookAtSocket.Milliseconds(), 10))
 	if pgErr := (*pgconn.PgError)(nil); err != nil && !errors.As(err, &pgErr) {
-		return link{}, fmt.Errorf("join: %w", err)
+		return fmt.Errorf("join: %w", err)
 	}
-	return way, nil
+	return nil
 }
 
 // lock takes the lock of a session, which nobody else has a reason to have.
