@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -143,15 +142,9 @@ func (f *runFleet) rest(ctx context.Context) error {
 
 // findPorts looks for ports that a process can be started on again and again.
 func (f *runFleet) findPorts() error {
-	for i := range f.addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return fmt.Errorf("open a port on loopback: %w", err)
-		}
-		defer l.Close()
-		f.addrs[i] = l.Addr().String()
-	}
-	return nil
+	addrs, err := freeLoopback(len(f.addrs))
+	copy(f.addrs[:], addrs)
+	return err
 }
 
 func (f *runFleet) start(i int) error {

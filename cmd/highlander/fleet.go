@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -112,8 +113,9 @@ func (f *fleet) startVoters(ctx context.Context) error {
 
 // freeLoopback returns addresses that were free a moment ago.
 func freeLoopback(count int) (addrs []string, err error) {
+	ip := loopbackIP()
 	for range count {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
 		if err != nil {
 			return nil, fmt.Errorf("find a free port on loopback: %w", err)
 		}
@@ -121,6 +123,18 @@ func freeLoopback(count int) (addrs []string, err error) {
 		addrs = append(addrs, l.Addr().String())
 	}
 	return addrs, nil
+}
+
+// loopbackIP returns an address of this machine, on Linux one that hardly anybody
+// else uses: a port that was free there is so until a process listens on it, or
+// does so again.
+func loopbackIP() string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1"
+	}
+	random := make([]byte, 3)
+	rand.Read(random)
+	return net.IPv4(127, 1+random[0]%254, random[1], 1+random[2]%254).String()
 }
 
 func (f *fleet) joined(ctx context.Context, n *nodeProcess) error {

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -269,12 +268,7 @@ func label(t *testing.T) string {
 // freeAddrs returns addresses on loopback whose ports are free, TCP and UDP.
 func freeAddrs(t *testing.T, n int) []string {
 	t.Helper()
-	// Until the nodes listen there, nobody else may: nearly everybody else does so
-	// at 127.0.0.1.
-	ip := "127.0.0.1"
-	if runtime.GOOS == "linux" { // which has all of 127.0.0.0/8
-		ip = fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), rand.N(255), 1+rand.N(254))
-	}
+	ip := loopbackIP()
 	var addrs []string
 	for len(addrs) < n {
 		tcp, err := net.Listen("tcp", ip+":0")

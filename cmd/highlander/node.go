@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -158,9 +159,9 @@ func (n *benchNode) join(ctx context.Context) error {
 			return err
 		}
 	} else {
-		_, portText, _ := net.SplitHostPort(n.setup.Bind)
+		host, portText, _ := net.SplitHostPort(n.setup.Bind)
 		port, _ := strconv.Atoi(portText)
-		network, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{"127.0.0.1"}, BindPort: port, Logger: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)})
+		network, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{cmp.Or(host, "127.0.0.1")}, BindPort: port, Logger: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)})
 		if err != nil {
 			return fmt.Errorf("open a port on loopback: %w", err)
 		}
