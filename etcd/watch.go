@@ -66,7 +66,7 @@ func (c *Cluster) watch(revision int64) error {
 	events := client.Watch(ctx, c.keys.all(), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
 	ask := time.NewTicker(c.terms.Every)
 	defer ask.Stop()
-	asked, heard := 0, 0 // questions since the last sign of life
+	unanswered := 0 // questions since the last sign of life
 	for {
 		select {
 		case resp, ok := <-events:
@@ -76,13 +76,13 @@ func (c *Cluster) watch(revision int64) error {
 			if err := resp.Err(); err != nil {
 				return err
 			}
-			asked = heard
+			unanswered = 0
 			c.take(resp.Events)
 		case <-ask.C:
-			if asked-heard >= 2 {
+			if unanswered >= 2 {
 				return errWatchStalled
 			}
-			asked++
+			unanswered++
 			if err := client.RequestProgress(ctx); err != nil {
 				return err
 			}

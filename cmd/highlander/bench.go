@@ -185,7 +185,7 @@ func (k benchKind) other() benchKind {
 	return 0
 }
 
-// measurement is something to measure. run returns one figure a round.
+// measurement is something to measure: measure returns one figure a round.
 type measurement struct {
 	name    string
 	what    string
@@ -288,7 +288,7 @@ func (b *bench) withFleet(ctx context.Context, quiet bool, f func(*fleet) error)
 	return f(fl)
 }
 
-// rounds repeats round in one fleet and collects the figures.
+// repeat makes rounds of round in one fleet and collects the figures.
 func (b *bench) repeat(ctx context.Context, rounds int, round func(context.Context, *fleet) (time.Duration, error)) ([]result, error) {
 	var figures []time.Duration
 	err := b.withFleet(ctx, false, func(f *fleet) error {

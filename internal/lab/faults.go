@@ -239,7 +239,7 @@ func (f *ongoing) while(ctx context.Context, link func(from, to *Node) Link) err
 	return pause(ctx, f.For)
 }
 
-// between cuts the nodes of one side from those of the other.
+// cutBetween cuts the nodes of one side from those of the other.
 func cutBetween(side []*Node) func(from, to *Node) Link {
 	return func(from, to *Node) Link {
 		return Link{Cut: slices.Contains(side, from) != slices.Contains(side, to)}
