@@ -38,6 +38,7 @@ type answer struct {
 type batches struct {
 	mu      sync.Mutex
 	queue   []*transaction
+	busy    map[string]bool // the ids of those that are under way
 	senders int
 }
 
@@ -62,28 +63,34 @@ func (c *Cluster) txn(ctx context.Context, t transaction) (answer, error) {
 
 // sendBatches sends until there is nothing to send.
 func (c *Cluster) sendBatches() {
-	for batch := c.batches.next(); len(batch) > 0; batch = c.batches.next() {
+	for batch := c.batches.next(nil); len(batch) > 0; batch = c.batches.next(batch) {
 		c.send(batch)
 	}
 }
 
-// next takes a batch out of the queue. etcd refuses a transaction that writes a
-// key twice, so there is one about each id.
-func (b *batches) next() (batch []*transaction) {
+// next takes a batch out of the queue, when what the sender had before is done. Of
+// each id one transaction is under way at a time, so that what gives a claim up
+// does not overtake what makes it; and etcd refuses a batch that writes a key twice.
+func (b *batches) next(done []*transaction) (batch []*transaction) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	ids := map[string]bool{}
+	if b.busy == nil {
+		b.busy = map[string]bool{}
+	}
+	for _, t := range done {
+		delete(b.busy, t.id)
+	}
 	var left []*transaction
 	for _, t := range b.queue {
-		if len(batch) < batchSize && !ids[t.id] {
-			ids[t.id] = true
+		if len(batch) < batchSize && !b.busy[t.id] {
+			b.busy[t.id] = true
 			batch = append(batch, t)
 		} else {
 			left = append(left, t)
 		}
 	}
 	b.queue = left
-	if len(batch) == 0 {
+	if len(batch) == 0 { // who has what is under way will be back for the rest
 		b.senders--
 	}
 	return batch
