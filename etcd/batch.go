@@ -28,7 +28,7 @@ type transaction struct {
 
 // answer is the one to a transaction.
 type answer struct {
-	revision  int64 // of what was written
+	revision  int64 // of what was written, or of etcd if nothing was
 	succeeded bool  // then was carried out, else orElse
 	found     []*mvccpb.KeyValue
 	err       error

@@ -395,15 +395,20 @@ func (cl *claim) giveUp(ctx context.Context) {
 	cl.leaving = true
 	c.mu.Unlock()
 	defer close(cl.finished)
-	if !cl.leave(ctx) {
+	removed, ok := cl.leave(ctx)
+	if !ok {
 		return
 	}
+	c.log.Debug("the claim was given up", "id", cl.ref.id)
 	c.mu.Lock()
 	delete(c.claims[cl.ref.id], cl.ref)
 	if len(c.claims[cl.ref.id]) == 0 {
 		delete(c.claims, cl.ref.id)
 	}
 	cl.s.claims--
+	if e := c.view.id(cl.ref.id); e.claims[cl.ref].created > removed { // by a transaction that had no answer
+		c.sweep(e)
+	}
 	revoke := c.forgetSession(cl.s)
 	c.mu.Unlock()
 	if revoke {
@@ -411,9 +416,9 @@ func (cl *claim) giveUp(ctx context.Context) {
 	}
 }
 
-// leave is the part of giveUp that tells etcd. It returns false if ctx has ended
-// before.
-func (cl *claim) leave(ctx context.Context) bool {
+// leave is the part of giveUp that tells etcd. It returns the revision at which the
+// claim was not there any more; ok is false if ctx has ended before.
+func (cl *claim) leave(ctx context.Context) (removed int64, ok bool) {
 	key, held := cl.keys()
 	remove, read := clientv3.OpDelete(key), clientv3.OpGet(held)
 	cl.c.mu.Lock()
@@ -434,11 +439,11 @@ func (cl *claim) leave(ctx context.Context) bool {
 		switch {
 		case err != nil:
 			if !wait.sleep(ctx) {
-				return false
+				return 0, false
 			}
 			continue
 		case mark.State != "" && a.succeeded:
-			return true
+			return a.revision, true
 		case handOver: // perhaps the heir is gone
 			handOver = false
 			continue
@@ -446,7 +451,7 @@ func (cl *claim) leave(ctx context.Context) bool {
 		kv := a.key(held)
 		if kv == nil { // never written, or deleted by hand
 			if mark.State == "" {
-				return true
+				return a.revision, true
 			}
 			revision = 0
 			continue
@@ -454,7 +459,7 @@ func (cl *claim) leave(ctx context.Context) bool {
 		r, err := parseRecord(cl.ref.id, kv)
 		switch {
 		case err != nil && mark.State == "", err == nil && !r.of(cl.ref):
-			return true // another's, or released already
+			return a.revision, true // another's, or released already
 		case err == nil:
 			mark = r // the claim had won, and the answer was lost
 		}

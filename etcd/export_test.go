@@ -96,6 +96,19 @@ func (c *Cluster) awaitSight(id string) {
 	}
 }
 
+// AwaitSight waits until the watch has told of a revision, which is about an id.
+func (c *Cluster) AwaitSight(id string, revision int64) {
+	for {
+		c.mu.Lock()
+		told, changed := c.view.revision >= revision, c.view.id(id).changed
+		c.mu.Unlock()
+		if told {
+			return
+		}
+		<-changed
+	}
+}
+
 // AwaitRenewal returns when a renewal has succeeded that was sent after the call.
 func (c *Cluster) AwaitRenewal(ctx context.Context) error {
 	for called := now(); ; {

@@ -116,3 +116,26 @@ func TestReleasedIDIsTakenWithoutAWait(t *testing.T) {
 	}
 	must(t, last.Release(t.Context()))
 }
+
+// A transaction of a claim that was given up is carried out after all, and the
+// watch says so before the claim is forgotten.
+func TestClaimThatComesLateIsGivenUp(t *testing.T) {
+	t.Parallel()
+	s, prefix := sharedServer(t), newPrefix()
+	client, err := s.Client()
+	must(t, err)
+	defer client.Close()
+	var c *etcd.Cluster
+	log := when("the claim was given up", func() {
+		put, err := client.Put(t.Context(), c.ClaimKeys("id")[0], "{}")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.AwaitSight("id", put.Header.Revision)
+	})
+	c = open(t, s.URL(), etcd.WithPrefix(prefix), etcd.WithLogger(log))
+	must(t, acquire(t, c, "id").Release(t.Context()))
+	awaitKeys(t, client, prefix+"/claim/", "the claim is given up once more", func(claims map[string]string) bool { return len(claims) == 0 })
+	held(t, acquire(t, c, "id"))
+}
