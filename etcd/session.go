@@ -149,17 +149,17 @@ func (c *Cluster) enrol(s *session) error {
 // keep renews the lease until that fails for too long, or the server does not
 // know it any more.
 func (c *Cluster) keep(s *session, trouble *outage) error {
-	due := s.sent + s.terms.Every
+	due, limit := s.sent+s.terms.Every, s.firstLimit()
 	for wait := (backoff{}); ; {
 		if err := s.sleep(due - now()); err != nil {
 			return err
 		}
 		sent := now()
-		err := c.renew(s, sent)
+		err := c.renew(s, sent, min(limit, s.sent+acceptWithin(s.terms.TTL)-sent))
 		switch {
 		case err == nil && now()-s.sent <= acceptWithin(s.terms.TTL):
 			trouble.over()
-			wait = backoff{}
+			wait, limit = backoff{}, s.firstLimit()
 			c.accept(s, sent)
 			due = sent + s.terms.Every
 			continue
@@ -174,9 +174,14 @@ func (c *Cluster) keep(s *session, trouble *outage) error {
 			return errLateRenewals
 		}
 		wait.sleep(c.ctx)
-		due = 0
+		due, limit = 0, 2*limit
 	}
 }
+
+// firstLimit is how long a renewal may take. The next one, perhaps by way of another
+// member, may take twice as long, and so on: a server that is slow is better than
+// none.
+func (s *session) firstLimit() time.Duration { return max(s.terms.TTL/8, 500*time.Millisecond) }
 
 // sleep returns an error if the session is over before d has passed.
 func (s *session) sleep(d time.Duration) error {
@@ -229,9 +234,9 @@ func (c *Cluster) renewLeases(s *session) {
 // renew renews the lease, and sees that the claims are there: the lease may live
 // on while somebody has deleted a claim, and the watch that would tell may hang.
 // Both are answered by a majority of the members.
-func (c *Cluster) renew(s *session, sent time.Duration) error {
+func (c *Cluster) renew(s *session, sent, limit time.Duration) error {
 	entered := c.enteredClaims(s)
-	return c.try(c.ctx, max(s.terms.TTL/6, 500*time.Millisecond), func(ctx context.Context, client *clientv3.Client) error {
+	return c.try(c.ctx, limit, func(ctx context.Context, client *clientv3.Client) error {
 		there, err := client.Txn(ctx).
 			If(clientv3.Compare(clientv3.LeaseValue(c.keys.node(s.id)), "=", s.id)).
 			Then(clientv3.OpGet(c.keys.claims(s.id), clientv3.WithPrefix(), clientv3.WithKeysOnly())).Commit()
