@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"highlander"
 	"highlander/etcd"
@@ -41,4 +42,38 @@ func TestAnOutageSaysWhoDoesNotAnswer(t *testing.T) {
 	if len(logged) != 0 {
 		t.Errorf("logged once more: %s", <-logged)
 	}
+}
+
+// An outage that costs the session is one line at its start and one at its end.
+func TestAnOutageIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, 1)
+	logged := make(lines, 10_000)
+	c := open(t, s.URL()+"?ttl=4s", etcd.WithLogger(slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+	down := false
+	await := func(what string) {
+		t.Helper()
+		for said := false; !said; {
+			var line string
+			select {
+			case line = <-logged:
+			case <-time.After(patience):
+				t.Fatalf("waited in vain for %q", what)
+			}
+			said = strings.Contains(line, what)
+			switch {
+			case strings.Contains(line, "level=WARN") && !down:
+				down = true
+			case strings.Contains(line, "level=INFO") && down:
+				down = false
+			case !strings.Contains(line, "level=DEBUG"):
+				t.Errorf("logged out of turn: %s", line)
+			}
+		}
+	}
+	must(t, acquire(t, c, "id").Release(t.Context()))
+	must(t, s.Freeze())
+	await("the session was lost")
+	must(t, s.Thaw())
+	await("etcd can be used again")
 }

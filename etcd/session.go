@@ -91,6 +91,9 @@ func (c *Cluster) keepSessions() {
 		c.setSession(s)
 		err = c.keep(s, trouble)
 		c.setSession(nil)
+		if c.ctx.Err() == nil {
+			trouble.failed(fmt.Errorf("the session was lost: %w", err)) // over with the next one
+		}
 		c.endSession(s, err)
 	}
 }
@@ -320,9 +323,6 @@ func keepAlive(ctx context.Context, client *clientv3.Client, id clientv3.LeaseID
 // endSession ends a session that was lost, or that Close ends. What is held goes
 // on for as long as it is certainly safe, unless the lease is gone.
 func (c *Cluster) endSession(s *session, err error) {
-	if c.ctx.Err() == nil {
-		c.log.Warn("the session was lost; beginning another", "error", err)
-	}
 	c.mu.Lock()
 	s.end(errSessionOver)
 	idle := c.forgetSession(s)
