@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +136,30 @@ func TestLeaderChangesCostNoLease(t *testing.T) {
 	}
 	held(t, l)
 	must(t, l.Release(t.Context()))
+}
+
+// All nodes doing that at once is the last thing that a new leader needs.
+func TestAWatchThatLosesTheLeaderDoesNotReadAllKeysAnew(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, 3)
+	var reads atomic.Int32
+	ended := make(chan struct{}, 100)
+	log := slog.New(ear{count("read all keys", &reads).Handler(), "the watch has ended", func() { ended <- struct{}{} }})
+	c := open(t, s.URL(), etcd.WithTTL(30*time.Second), etcd.WithLogger(log))
+	l := acquire(t, c, "id")
+	for i := range 2 {
+		s.StopMember(i)
+	}
+	receive(t, ended, "the member that is left misses the leader")
+	for i := range 2 {
+		must(t, s.StartMember(i))
+	}
+	must(t, l.Release(t.Context()))
+	l = acquire(t, c, "id") // which the watch tells of
+	must(t, l.Release(t.Context()))
+	if n := reads.Load(); n != 1 {
+		t.Errorf("the node has read all keys %d times", n)
+	}
 }
 
 // The whole of etcd goes away for a moment, and comes back with its data.

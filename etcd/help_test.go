@@ -50,7 +50,7 @@ func logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// ear is a log handler that calls do, once, when a message begins with prefix.
+// ear is a log handler that calls do when a message begins with prefix.
 type ear struct {
 	slog.Handler
 	prefix string
@@ -61,6 +61,11 @@ type ear struct {
 // message that begins with prefix.
 func when(prefix string, do func()) *slog.Logger {
 	return slog.New(ear{logger().Handler(), prefix, sync.OnceFunc(do)})
+}
+
+// count returns a logger that counts the lines which begin with prefix.
+func count(prefix string, n *atomic.Int32) *slog.Logger {
+	return slog.New(ear{logger().Handler(), prefix, func() { n.Add(1) }})
 }
 
 // listenFor returns a logger like logger, and what is closed when a message begins
