@@ -117,7 +117,7 @@ func (f *fixture) waiting(t *testing.T, id string) int {
 
 // crash crashes a node that the others watch, as far as there are tripwires.
 func (f *fixture) crash(t *testing.T, c highlander.Cluster) {
-	if open := f.open(); f.world.trusts {
+	if open := f.open(); f.world.patience > 0 {
 		f.world.see(len(open), open...)
 		f.world.watchAll(open...)
 	}

@@ -107,14 +107,14 @@ func (w *testLog) lines(containing string) (lines []string, more <-chan struct{}
 
 // world is a set of nodes of one test, each behind a transport with faults.
 type world struct {
-	t      testing.TB
-	log    *slog.Logger
-	text   *testLog
-	config gossip.Config // for every node
-	tune   func(*memberlist.Config)
-	trusts bool                            // nobody gives up a node that is slow to answer; one that has crashed is noticed by the tripwire
-	clocks map[string]func() time.Duration // by which leases end, by name of the node
-	ahead  atomic.Int64                    // by how much all clocks are, in nanoseconds
+	t        testing.TB
+	log      *slog.Logger
+	text     *testLog
+	config   gossip.Config // for every node
+	tune     func(*memberlist.Config)
+	patience time.Duration                   // of nodes with one that is slow to answer, in place of fractions of a second; one that has crashed is noticed by the tripwire
+	clocks   map[string]func() time.Duration // by which leases end, by name of the node
+	ahead    atomic.Int64                    // by how much all clocks are, in nanoseconds
 
 	mu     sync.Mutex
 	nodes  []*gossip.Cluster
@@ -125,7 +125,7 @@ type world struct {
 // the machine is.
 func newWorld(t testing.TB) *world {
 	w := watchfulWorld(t)
-	w.tune, w.trusts = noFailureDetector, true
+	w.tune, w.patience = noFailureDetector, patience
 	return w
 }
 
@@ -249,8 +249,8 @@ func (w *world) tryJoin(ctx context.Context, transport *netfault.Transport, name
 // tryJoinAs is tryJoin with another configuration.
 func (w *world) tryJoinAs(ctx context.Context, cfg gossip.Config, transport *netfault.Transport, name string, addrs ...string) (*gossip.Cluster, error) {
 	cfg.Name, cfg.Join, cfg.Transport, cfg.Logger = name, addrs, transport, w.log
-	if w.trusts {
-		cfg = cfg.WithPatience(patience)
+	if w.patience > 0 {
+		cfg = cfg.WithPatience(w.patience)
 	}
 	up := w.clocks[name]
 	if up == nil {
@@ -380,10 +380,12 @@ func (w *world) cutOneWay(from, to []*gossip.Cluster) {
 	}
 }
 
-// splitWorld returns a world whose nodes are given up by split only.
+// splitWorld returns a world whose nodes are given up by split only. Rumours of it
+// are still about when it has healed, and then a node that is alive has to say so
+// within the time after which those that are cut off are given up.
 func splitWorld(t testing.TB) *world {
 	w := watchfulWorld(t)
-	w.tune = noFailureDetector
+	w.tune, w.patience = noFailureDetector, 5*time.Second
 	return w
 }
 
