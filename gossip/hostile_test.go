@@ -351,7 +351,7 @@ func TestMangledReplaysChangeNothing(t *testing.T) {
 		return b
 	}
 	key := [][]byte{bytes.Repeat([]byte{1}, 32)}
-	quorum := gossip.Config{Quorum: 2, TTL: 3 * time.Second, Keys: key}
+	quorum := gossip.Config{Quorum: 2, TTL: shortTTL, Keys: key}
 	for name, test := range map[string]struct {
 		config gossip.Config
 		mangle func([]byte) []byte
