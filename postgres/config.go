@@ -39,6 +39,8 @@ const (
 	maxSchemaLen = 63              // of an identifier of PostgreSQL
 
 	beatShare = 4 // a lease is renewed every TTL/4
+
+	longestConnect = 2 * time.Second // to one of several hosts
 )
 
 // Option is a setting of a Cluster.
@@ -127,6 +129,20 @@ func (c config) terms() lease.Terms { return lease.Terms{TTL: c.ttl, Every: c.tt
 // opTimeout is how long the server may take to answer before the connection is
 // taken for dead. Nothing is lost with it: see session.adopt.
 func (c config) opTimeout() time.Duration { return max(c.ttl/beatShare, 2*time.Second) }
+
+// shareTime gives each of several hosts its part of the time, so that one that is
+// silent, as a primary that hangs, does not take that of the others. pgx asks one
+// after the other, and a session connects twice.
+func (c config) shareTime(conn *pgx.ConnConfig) {
+	hosts := map[string]bool{net.JoinHostPort(conn.Host, strconv.Itoa(int(conn.Port))): true}
+	for _, other := range conn.Fallbacks { // the same one without TLS, too
+		hosts[net.JoinHostPort(other.Host, strconv.Itoa(int(other.Port)))] = true
+	}
+	share := min(c.opTimeout()/time.Duration(len(hosts)), longestConnect)
+	if len(hosts) > 1 && (conn.ConnectTimeout == 0 || conn.ConnectTimeout > share) {
+		conn.ConnectTimeout = share
+	}
+}
 
 // parseURL takes what is ours out of a URL and gives the rest to pgx.
 func parseURL(raw string) (*pgx.ConnConfig, []Option, error) {

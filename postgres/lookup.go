@@ -139,6 +139,7 @@ func (r *reader) ask(ctx context.Context, ask func(context.Context, *pgx.Conn) e
 				return fmt.Errorf("BeforeConnect of the pool: %w", err)
 			}
 		}
+		r.c.shareTime(conn)
 		conn.DefaultQueryExecMode = pgx.QueryExecModeExec // it may be pooled by transaction
 		var err error
 		if r.conn, err = pgx.ConnectConfig(ctx, conn); err != nil {

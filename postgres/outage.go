@@ -3,6 +3,7 @@ package postgres
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 )
 
@@ -24,15 +25,16 @@ func (o *outage) next(log *slog.Logger, err error) time.Duration {
 	if first {
 		o.began, o.pause, o.last = time.Now(), max(o.pause, firstPause), ""
 	}
-	switch news := err.Error() != o.last; {
+	text := strings.Join(strings.Fields(err.Error()), " ") // pgx has a line for each host
+	switch news := text != o.last; {
 	case news && errors.As(err, &permanentError{}):
-		log.Error("cannot take part", "error", err)
+		log.Error("cannot take part", "error", text)
 	case first:
-		log.Warn("no session at the server; trying for as long as it takes", "error", err)
+		log.Warn("no session at the server; trying for as long as it takes", "error", text)
 	case news:
-		log.Debug("still no session at the server", "error", err)
+		log.Debug("still no session at the server", "error", text)
 	}
-	o.last = err.Error()
+	o.last = text
 	wait := jitter(o.pause)
 	o.pause = min(2*o.pause, longestPause)
 	return wait

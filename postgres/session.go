@@ -104,6 +104,7 @@ func (s *session) dial(ctx context.Context) (*pgx.Conn, error) {
 			return nil, fmt.Errorf("BeforeConnect of the pool: %w", err)
 		}
 	}
+	s.c.shareTime(conn)
 	conn.DialFunc = s.wires.dialer(conn.DialFunc)
 	build := conn.BuildFrontend
 	conn.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
