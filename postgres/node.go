@@ -43,6 +43,9 @@ type node struct {
 	gone     []gone // sessions that have ended, as the ring says
 	look     bool   // at the peers, at once
 
+	trouble   trouble
+	rowLocked bool // somebody had locked a row of leases for too long: it may be so still
+
 	questions []question
 	asking    chan struct{} // has an element for each of them, those in the inbox included
 }
@@ -203,6 +206,9 @@ func (n *node) sleep(ctx context.Context, d time.Duration) {
 // retryable reports whether the same statements may well succeed in a moment, in
 // this session.
 func retryable(err error) bool {
+	if errors.As(err, &errRowLocked{}) {
+		return true
+	}
 	pgErr := (*pgconn.PgError)(nil)
 	if !errors.As(err, &pgErr) {
 		return false

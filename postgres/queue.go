@@ -3,6 +3,7 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // What goes on in the queues of ids. All statements of a batch are one
@@ -18,6 +20,10 @@ import (
 // release and a new waiter cannot miss each other.
 const (
 	lockRows = `select id, key, token, node, released, ttl_ms from $schema.leases where id = any($1) order by id for update`
+
+	// lockedRows are those that others have locked at this moment.
+	lockedRows = `with free as materialized (select id from $schema.leases where id = any($1) for update skip locked)
+		select id from $schema.leases where id = any($1) and id not in (select id from free)`
 
 	makeRows = `insert into $schema.leases (id, key, token, session, node, meta, since, ttl_ms, released)
 		select id, key, 0, 0, '', '', clock_timestamp(), 0, true from unnest($1::text[], $2::bigint[]) as wanted(id, key)
@@ -78,6 +84,41 @@ const (
 	// What is lost with it in a crash of the server is found out after a TTL.
 	dontWaitForDisk = `select set_config('synchronous_commit', 'off', true)`
 )
+
+// errRowLocked is that somebody else has locked the row of an id, such as an administrator
+// whose transaction is left open.
+type errRowLocked struct{ id string }
+
+func (e errRowLocked) Error() string {
+	return fmt.Sprintf("somebody else has locked the row of the id %q", e.id)
+}
+
+// lockedAmong returns the ids whose rows others have locked, and an error that names one:
+// but only after an attempt has failed by that, so that one row holds up no more than
+// its id.
+func (n *node) lockedAmong(ctx context.Context, s *session, ids []string) (locked map[string]bool, left, err error) {
+	if !n.rowLocked || len(ids) == 0 {
+		return nil, nil, nil
+	}
+	var found []string
+	b := s.newBatch()
+	collect(b.add(lockedRows, ids), &found, func(rows pgx.Rows, id *string) error { return rows.Scan(id) })
+	if err := b.send(ctx); err != nil {
+		return nil, nil, fmt.Errorf("look for locked rows: %w", err)
+	}
+	locked = map[string]bool{}
+	for _, id := range found {
+		locked[id], left = true, errRowLocked{id}
+	}
+	return locked, left, nil
+}
+
+// noteLocked notes that an attempt has failed.
+func (n *node) noteLocked(err error) {
+	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) && pgErr.Code == codeLockNotAvailable {
+		n.rowLocked = true
+	}
+}
 
 // batch are statements of one transaction and what to do with their results.
 type batch struct {
@@ -196,8 +237,11 @@ type taken struct {
 // the first.
 func (n *node) take(ctx context.Context, s *session) error {
 	fresh, ids := n.toTake()
-	if len(ids) == 0 {
-		return nil
+	locked, left, err := n.lockedAmong(ctx, s, ids)
+	fresh = slices.DeleteFunc(fresh, func(cl *claim) bool { return locked[cl.id] })
+	ids = slices.DeleteFunc(ids, func(id string) bool { return locked[id] })
+	if err != nil || len(ids) == 0 {
+		return cmp.Or(err, left)
 	}
 	var rows []row
 	var got []taken
@@ -213,6 +257,7 @@ func (n *node) take(ctx context.Context, s *session) error {
 	})
 	if err := b.send(ctx); err != nil {
 		s.strays = true
+		n.noteLocked(err)
 		return fmt.Errorf("take ids: %w", err)
 	}
 	for _, cl := range fresh {
@@ -229,7 +274,7 @@ func (n *node) take(ctx context.Context, s *session) error {
 		n.took(s, got)
 	}
 	n.refuseClashes(fresh, clashes)
-	return nil
+	return left
 }
 
 // unlockStrays gives back what an attempt has locked that has failed: nobody else
@@ -388,22 +433,43 @@ func (n *node) refuseClashes(fresh []*claim, clashes []clash) {
 
 // giveBack tells the others which leases are over, and which claims were given up.
 func (n *node) giveBack(ctx context.Context, s *session) error {
-	var done []*hold
-	for _, h := range n.holds {
+	var ids []string
+	for id, h := range n.holds {
 		if h.giveBack {
+			ids = append(ids, id)
+		}
+	}
+	for _, cl := range n.leaving {
+		ids = append(ids, cl.id)
+	}
+	locked, left, err := n.lockedAmong(ctx, s, ids)
+	if err != nil {
+		return err
+	}
+	var done []*hold
+	for id, h := range n.holds {
+		if h.giveBack && !locked[id] {
 			done = append(done, h)
 		}
 	}
-	leaving := n.leaving
+	var leaving, staying []*claim
+	for _, cl := range n.leaving {
+		if locked[cl.id] {
+			staying = append(staying, cl)
+		} else {
+			leaving = append(leaving, cl)
+		}
+	}
 	if len(done)+len(leaving) == 0 {
-		return nil
+		return left
 	}
 	b := s.newBatch()
 	n.addGiveBack(b, done, leaving)
 	if err := b.send(ctx); err != nil {
+		n.noteLocked(err)
 		return fmt.Errorf("release ids: %w", err)
 	}
-	n.leaving = nil
+	n.leaving = staying
 	for _, h := range done {
 		n.c.log.Debug("released", "id", h.id, "token", h.token)
 		delete(n.holds, h.id)
@@ -415,7 +481,7 @@ func (n *node) giveBack(ctx context.Context, s *session) error {
 		}
 	}
 	n.forget()
-	return nil
+	return left
 }
 
 func (n *node) addGiveBack(b *batch, done []*hold, leaving []*claim) {

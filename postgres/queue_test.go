@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -147,6 +148,37 @@ func TestAttemptThatFailsLeavesNoLock(t *testing.T) {
 			third.lease()
 		})
 	}
+}
+
+// Somebody leaves a transaction open. That costs the id whose row it has locked, and
+// nothing else.
+func TestLockedRowHoldsUpNoOtherID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sharedServer(t), 12*time.Second)
+	holder, next := w.open(w.server.URL(), "holder"), w.open(w.server.URL(), "next")
+	stuck, other := w.acquire(holder, "stuck"), w.acquire(holder, "other")
+	waitsForStuck, waitsForOther := w.queue(next, "stuck"), w.queue(next, "other")
+	var releasing sync.WaitGroup
+	w.asAdmin(func(ctx context.Context, conn *pgx.Conn) error {
+		if err := conn.PgConn().Exec(ctx, w.inSchema("begin; select from $schema.leases where id = 'stuck' for update")).Close(); err != nil {
+			return err
+		}
+		releasing.Go(func() { _ = stuck.Release(w.Context()) }) // as long as it takes
+		w.logs("release ids: ERROR: canceling statement due to lock timeout")
+		w.release(other)
+		l := waitsForOther.lease()
+		if h, err := holder.Lookup(ctx, "other"); err != nil || h.Token != l.Token() {
+			t.Errorf("Lookup: %v, %v; want the holder with token %d", h, err, l.Token())
+		}
+		third := w.start(next, "a third id")
+		third.lease()
+		w.logs("somebody else has locked the row of the id")
+		w.logs("cannot do what is due")
+		waitsForStuck.stillWaits()
+		return conn.PgConn().Exec(ctx, "rollback").Close()
+	})
+	waitsForStuck.lease()
+	releasing.Wait()
 }
 
 // A transaction that is blocked for ever would keep VACUUM from its work.

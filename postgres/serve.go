@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -45,12 +46,42 @@ func (n *node) work(ctx context.Context, s *session) error {
 	if n.clock() < n.pause {
 		return nil
 	}
-	for _, step := range []func(context.Context, *session) error{n.unlockStrays, n.beat, n.seeEnds, n.expire, n.giveBack, n.take, n.answer} {
+	for _, step := range []func(context.Context, *session) error{n.unlockStrays, n.beat, n.seeEnds, n.expire} {
 		if err := step(ctx, s); err != nil {
 			return err
 		}
 	}
-	return nil
+	var failed error
+	for _, step := range []func(context.Context, *session) error{n.giveBack, n.take, n.answer} {
+		if failed != nil && n.clock() >= n.nextBeat {
+			break
+		}
+		err := step(ctx, s)
+		if err != nil && (s.work.IsClosed() || !retryable(err)) {
+			return err
+		}
+		failed = cmp.Or(failed, err) // the others are not kept waiting
+	}
+	n.trouble.note(n, failed)
+	return failed
+}
+
+// trouble is the time for which something could not be done, in a session that works.
+type trouble struct {
+	since  time.Duration // zero if there is none
+	warned bool
+}
+
+func (t *trouble) note(n *node, err error) {
+	switch {
+	case err == nil:
+		*t, n.rowLocked = trouble{}, false
+	case t.since == 0:
+		t.since = n.clock()
+	case !t.warned && n.clock() > t.since+n.c.opTimeout():
+		t.warned = true
+		n.c.log.Warn("cannot do what is due; trying for as long as it takes", "after", (n.clock() - t.since).Round(time.Millisecond), "error", err)
+	}
 }
 
 // wait waits for something to do: a notification, a word in the inbox, or time.
