@@ -114,11 +114,14 @@ func (n *node) wait(ctx context.Context, s *session) error {
 
 // due is when there is something to do even if nothing happens.
 func (n *node) due() time.Duration {
+	if n.clock() < n.pause {
+		return n.pause // something has failed, and is tried again
+	}
 	at := n.nextBeat
 	for _, p := range n.peers {
 		at = min(at, p.runsOut())
 	}
-	return max(at, n.pause)
+	return at
 }
 
 // hear reads the notifications that have come.
