@@ -323,6 +323,22 @@ func TestLeaseThatWasTakenAwayMeanwhileIsNotKept(t *testing.T) {
 	}
 }
 
+// How an attempt to take an id has ended is not known when the connection breaks on
+// the answer. Nobody was given the lease, so it is free.
+func TestLeaseThatNobodyWasGivenIsFreed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sharedServer(t), forever)
+	holder := w.open(w.server.URL(), "holder")
+	l := w.acquire(holder, "id")
+	w.adminExec(`insert into $schema.leases select 'unknown', key + 1, token, session, node, meta, since, ttl_ms, released from $schema.leases`)
+	holder.BreakWork()
+	w.eventually("it is free", func() bool {
+		return w.admin("select count(*) from $schema.leases where id = 'unknown' and released") == 1
+	})
+	w.logs("kept the leases through a break of the connection")
+	w.isHeld(l)
+}
+
 // A command may outlive highlander, for the moment that it takes to kill it.
 func TestEndOfAProcessThatIsOutlivedIsNoProof(t *testing.T) {
 	t.Parallel()
