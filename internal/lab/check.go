@@ -314,6 +314,7 @@ func (c *checker) warned() {
 		}
 		had := l.dead - l.term
 		switch {
+		case l.term == 0 && l.dead-l.last >= c.Shutdown-hurry: // it did not get to say so
 		case l.term == 0:
 			c.report(RuleWarned, l.dead, "%v was killed and never got a SIGTERM", name(l.start))
 		case had < c.Shutdown-hurry:

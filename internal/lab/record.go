@@ -104,13 +104,18 @@ type Process struct {
 type life struct {
 	start   Line
 	last    time.Duration // of its own lines
-	term    time.Duration // its first SIGTERM; zero: none
+	term    time.Duration // its first SIGTERM, or since when that may have been there; zero: none
+	pause   Span          // the last one in which it did not get to run
 	stop    time.Duration // it ended by itself
 	overlap time.Duration // it found the lock taken ...
 	other   string        // ... by this one
 	alone   time.Duration // ... and got it later
 	dead    time.Duration // seen to be gone; zero: never
 }
+
+// pausedAfter is the time without a tick, of which there are a hundred a second,
+// from which on a child did not get to run.
+const pausedAfter = 50 * time.Millisecond
 
 // lives reads the children and grandchildren out of a ledger.
 func lives(ledger []Line) (children, grandchildren []*life) {
@@ -136,12 +141,18 @@ func lives(ledger []Line) (children, grandchildren []*life) {
 
 func (l *life) note(line Line) {
 	if line.Entry != Dead {
+		if l.last != 0 && line.At-l.last > pausedAfter {
+			l.pause = Span{l.last, line.At}
+		}
 		l.last = max(l.last, line.At)
 	}
 	switch line.Entry {
 	case Term:
 		if l.term == 0 {
 			l.term = line.At
+			if line.At-l.pause.Until < pausedAfter { // it has only now come to say so
+				l.term = l.pause.From
+			}
 		}
 	case Stop:
 		l.stop = line.At
