@@ -7,7 +7,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
@@ -87,6 +90,30 @@ func TestASilentWatchIsGivenUpWhileLeasesAreHeld(t *testing.T) {
 		time.Sleep(testTTL) // the lease has run out
 		if _, err := w.watchOnce(ctx, "1"); err != nil || ctx.Err() == nil {
 			t.Errorf("without a lease the watch ends after %v (%v), want it to go on", time.Since(began), err)
+		}
+	})
+}
+
+// A role or a gateway may let a node list, and not watch.
+func TestAWatchThatIsRefusedIsNoReasonToListAllTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lists := 0
+		client := fake.NewClientset()
+		client.PrependReactor("list", "leases", func(k8stesting.Action) (bool, runtime.Object, error) {
+			lists++
+			return false, nil, nil
+		})
+		client.PrependWatchReactor("leases", func(k8stesting.Action) (bool, watch.Interface, error) {
+			return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "leases"}, "", errors.New("no right to watch"))
+		})
+		r := newSilence()
+		r.leases = client.CoordinationV1().Leases("x")
+		w := &watcher{requests: r, store: r.store, outage: quietOutage(r.clock), silence: testTTL / 2, synced: make(chan struct{}), mender: &mender{}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		w.run(ctx)
+		if lists < 10 || lists > 60 {
+			t.Errorf("%d lists in a minute", lists)
 		}
 	})
 }

@@ -30,8 +30,11 @@ func (w *watcher) run(ctx context.Context) {
 	for pause := newBackOff(maxPause); ctx.Err() == nil; {
 		version, err := w.list(ctx)
 		if err == nil {
-			pause.Reset()
+			began := time.Now()
 			err = w.follow(ctx, version)
+			if time.Since(began) > 2*maxPause { // a right to list is none to watch
+				pause.Reset()
+			}
 		}
 		w.live.Store(false)
 		if ctx.Err() != nil {
