@@ -145,6 +145,16 @@ func (c *Cluster) IsAlive(name string) bool {
 	return slices.ContainsFunc(c.list.Members(), func(n *memberlist.Node) bool { return n.Name == name })
 }
 
+// HasNewNodes says whether there are nodes that c tells again who is gone.
+func (c *Cluster) HasNewNodes() (has bool) {
+	c.agent.do(func(claims.Instant) {
+		for _, n := range c.agent.nodes {
+			has = has || n.new > 0
+		}
+	})
+	return has
+}
+
 // HLC returns the clock of c.
 func (c *Cluster) HLC() (hlc claims.HLC) {
 	c.agent.do(func(claims.Instant) { hlc = c.agent.machine.HLC() })

@@ -443,6 +443,13 @@ func TestReplayedDepartureIsDropped(t *testing.T) {
 	nodes := w.cluster(3)
 	id := func(c *gossip.Cluster) uint64 { return gossip.Incarnation(c.Node()) }
 	departed := gossip.Word(gossip.WordDeparted, id(nodes[1]), id(nodes[0]), 1000, id(nodes[2]))
+	for _, c := range nodes { // those that are new are told of departures again
+		for end := time.Now().Add(patience); c.HasNewNodes(); <-time.After(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s takes nodes for new", c.Node())
+			}
+		}
+	}
 	for range 3 {
 		nodes[0].Receive(departed)
 	}
