@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -26,6 +27,8 @@ type pooler struct {
 	conns []net.Conn
 	idle  []*pgconn.HijackedConn
 	last  bool // use again what was used last, as pgbouncer does, and not first
+
+	byStatement atomic.Bool // refuses transactions, as pgbouncer does with pool_mode = statement
 }
 
 // newPooler starts one with so many sessions.
@@ -116,6 +119,10 @@ func (p *pooler) serve(client net.Conn) error {
 		if err != nil {
 			return err
 		}
+		if query, is := first.(*pgproto3.Query); is && query.String == "begin" && p.byStatement.Load() {
+			c.Send(&pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: "08P01", Message: "transaction blocks not allowed in statement pooling mode"})
+			return c.Flush()
+		}
 		session := p.take()
 		err = transaction(c, session, first)
 		p.giveBack(session)
@@ -184,6 +191,18 @@ func TestTransactionPoolerIsRefused(t *testing.T) {
 				t.Error("the log does not say once that it cannot take part")
 			}
 		}
+	}
+}
+
+func TestStatementPoolerIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sharedServer(t), forever)
+	p := w.newPooler(3, true)
+	p.byStatement.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := w.open(p.url(), "node").Acquire(ctx, "id", highlander.AcquireOptions{}); err == nil || !strings.Contains(err.Error(), "pool_mode = session") {
+		t.Errorf("error is %v, want one that says what to do", err)
 	}
 }
 

@@ -64,6 +64,7 @@ const (
 	codeInvalidSchema         = "3F000"
 	codeUniqueViolation       = "23505"
 	codeQueryCanceled         = "57014"
+	codeProtocolViolation     = "08P01"
 )
 
 // permanentError is what time does not mend: it is the error of every Acquire.
@@ -137,7 +138,7 @@ func (s *session) simple(ctx context.Context, sql string) error {
 
 // errPooler is a proxy that gives a connection another session at each
 // transaction.
-var errPooler = permanentError{errors.New("the connection is pooled by transaction (pgbouncer with pool_mode = transaction, or the like): the locks that leases are made of belong to a session, so use pool_mode = session or connect to the server itself")}
+var errPooler = permanentError{errors.New("the connection is pooled by transaction (pgbouncer with pool_mode = transaction or statement, or the like): the locks that leases are made of belong to a session, so use pool_mode = session or connect to the server itself")}
 
 // refusePooler finds out whether our two connections keep their backends. With
 // one of them in a transaction, a proxy has to give the other another one.
@@ -148,6 +149,9 @@ func (s *session) refusePooler(ctx context.Context) error {
 			return err
 		}
 		if err := s.ring.PgConn().Exec(ctx, "begin").Close(); err != nil {
+			if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) && pgErr.Code == codeProtocolViolation {
+				return errPooler // it pools by statement: there are no transactions at all
+			}
 			return fmt.Errorf("look for a transaction pooler: %w", err)
 		}
 		other, err := backend(ctx, s.ring)
