@@ -3,7 +3,6 @@ package highlander
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 )
 
@@ -63,22 +62,6 @@ func (r *childRun) hasRun() bool { return r.hasReturned() && !r.skipped }
 // isDone reports whether a child that ended by itself with err is done.
 func (r Restart) isDone(err error) bool {
 	return r == Temporary || r == Transient && err == nil
-}
-
-// PanicError is the failure of a child that panicked. It is what errors.As
-// finds in Event.Err and in the error of Serve.
-type PanicError struct {
-	Value any    // what the child panicked with
-	Stack []byte // of its goroutine, as from debug.Stack
-}
-
-// Error returns one line, without the stack.
-func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
-
-// Unwrap returns Value if it is an error, else nil.
-func (e *PanicError) Unwrap() error {
-	err, _ := e.Value.(error)
-	return err
 }
 
 var errReturned = errors.New("the child returned nil, but it is permanent")

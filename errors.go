@@ -1,6 +1,9 @@
 package highlander
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Why a child must stop: context.Cause of the child's context is one of these
 // while it stops. ErrConflict and ErrLeaseLost also match ErrShutdown with
@@ -41,3 +44,19 @@ type lossError string
 
 func (e lossError) Error() string        { return string(e) }
 func (e lossError) Is(target error) bool { return target == ErrShutdown }
+
+// PanicError is the failure of a child that panicked. It is what errors.As
+// finds in Event.Err and in the error of Serve.
+type PanicError struct {
+	Value any    // what the child panicked with
+	Stack []byte // of its goroutine, as from debug.Stack
+}
+
+// Error returns one line, without the stack.
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// Unwrap returns Value if it is an error, else nil.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
