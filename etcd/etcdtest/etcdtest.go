@@ -98,9 +98,6 @@ func (s *Server) Close() error {
 	return os.RemoveAll(s.dir)
 }
 
-// Len returns the number of members.
-func (s *Server) Len() int { return len(s.members) }
-
 // Endpoints returns the addresses, host:port, at which the members listen for
 // clients.
 func (s *Server) Endpoints() []string {
@@ -269,14 +266,6 @@ func (s *Server) Deny(user string) error {
 func (s *Server) Allow(user string) error {
 	return s.admin(func(ctx context.Context, client *clientv3.Client) error {
 		_, err := client.UserGrantRole(ctx, user, "highlander")
-		return err
-	})
-}
-
-// SetPassword changes the password of a user.
-func (s *Server) SetPassword(user, password string) error {
-	return s.admin(func(ctx context.Context, client *clientv3.Client) error {
-		_, err := client.UserChangePassword(ctx, user, password)
 		return err
 	})
 }

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -252,12 +251,6 @@ func (s *Server) AdminURL() string {
 
 func (s *Server) socketQuery() string {
 	return url.Values{"host": {s.dir}, "port": {strconv.Itoa(s.port)}}.Encode()
-}
-
-// Version is what `postgres --version` says, such as "postgres (PostgreSQL) 15.14".
-func (s *Server) Version() string {
-	out, _ := exec.Command(s.programs.path("postgres"), "--version").Output() // empty if it cannot be run
-	return strings.TrimSpace(string(out))
 }
 
 // LogTail returns the last n bytes, at most, of what the server has logged.

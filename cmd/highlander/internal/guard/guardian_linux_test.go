@@ -220,7 +220,7 @@ func TestNextDeadlineDoesNotSaveACommandWhoseDeadlineHasPassed(t *testing.T) {
 
 	hall := newHall(t)
 	c := hall.command(t, "join", "hold")
-	k.handle(message{Kind: msgDeadline, Deadline: now().plus(time.Hour)})
+	k.handle(message{Kind: msgDeadline, Deadline: now() + instant(time.Hour)})
 	k.handle(message{Kind: msgStart, Run: 1, Path: c.Path, Args: c.Args, Env: c.Env})
 	if m := <-heard; m.Kind != msgStarted {
 		t.Fatalf("the keeper reports %+v", m)
@@ -229,7 +229,7 @@ func TestNextDeadlineDoesNotSaveACommandWhoseDeadlineHasPassed(t *testing.T) {
 	defer func() { _ = syscall.Kill(m.pid, syscall.SIGKILL) }()
 
 	k.deadline = now() // an hour later
-	k.handle(message{Kind: msgDeadline, Deadline: now().plus(time.Hour)})
+	k.handle(message{Kind: msgDeadline, Deadline: now() + instant(time.Hour)})
 	m.waitEnd(t)
 	for k.state != idle {
 		k.reap()

@@ -34,11 +34,3 @@ func instantOf(t time.Time) instant {
 }
 
 func (i instant) passed() bool { return i != 0 && now() >= i }
-
-// plus returns never for never.
-func (i instant) plus(d time.Duration) instant {
-	if i == 0 {
-		return 0
-	}
-	return i + instant(d)
-}
