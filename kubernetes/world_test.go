@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -176,23 +177,22 @@ func (w *world) acquire(node highlander.Cluster, id string, stopWithin time.Dura
 }
 
 // firstOf returns the lease of the waiter that is first to get one.
-func (w *world) firstOf(waiters ...*waiter) (first highlander.Lease) {
+func (w *world) firstOf(waiters ...*waiter) highlander.Lease {
 	w.t.Helper()
-	w.eventually("somebody gets the lease", func() bool {
-		for _, waits := range waiters {
-			select {
-			case <-waits.done:
-				if waits.err != nil {
-					w.t.Fatal(waits.err)
-				}
-				first = waits.lease
-				return true
-			default:
-			}
-		}
-		return false
-	})
-	return first
+	tooLong := time.After(patience)
+	cases := []reflect.SelectCase{{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(tooLong)}}
+	for _, waits := range waiters {
+		cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(waits.done)})
+	}
+	i, _, _ := reflect.Select(cases)
+	if i == 0 {
+		w.t.Fatal("nobody gets the lease")
+	}
+	first := waiters[i-1]
+	if first.err != nil {
+		w.t.Fatal(first.err)
+	}
+	return first.lease
 }
 
 func (w *world) release(l highlander.Lease) {

@@ -10,6 +10,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"highlander/internal/retry"
 )
 
 // Proxy passes on each connection that is made to Addr. All methods may be
@@ -126,7 +128,7 @@ func (p *Proxy) Close() {
 }
 
 func (p *Proxy) accept() {
-	for {
+	for pause := (retry.Backoff{First: time.Millisecond, Max: 100 * time.Millisecond}); ; {
 		client, err := p.listener.Accept()
 		switch {
 		case p.ctx.Err() != nil:
@@ -135,8 +137,9 @@ func (p *Proxy) accept() {
 			}
 			return
 		case err != nil: // too many open files, or a client that is gone already
-			time.Sleep(time.Millisecond)
+			pause.Sleep(p.ctx)
 		default:
+			pause.Reset()
 			p.running.Go(func() { p.serve(client) })
 		}
 	}
