@@ -31,8 +31,24 @@ func (c *Cluster) DeleteAll(ctx context.Context, prefix string) error {
 }
 
 // delete says first that the lease is released: else nodes that wait for other ids
-// put the object back, for the holder may be alive.
-func (c *Cluster) delete(ctx context.Context, o *object) error {
+// put the object back, for the holder may be alive. What the holder has sent last
+// may arrive meanwhile.
+func (c *Cluster) delete(ctx context.Context, o *object) (err error) {
+	for range writeTries {
+		err = c.deleteOnce(ctx, o)
+		if !apierrors.IsConflict(err) {
+			return err
+		}
+		got, failed := c.requests.get(ctx, o.Name)
+		if got == nil || failed != nil {
+			return failed
+		}
+		o = got
+	}
+	return err
+}
+
+func (c *Cluster) deleteOnce(ctx context.Context, o *object) error {
 	if r := readRecord(o); r.holder != "" {
 		now := time.Now()
 		claim{id: r.id, node: r.holder, token: r.token, ttl: r.duration, since: r.acquired}.isReleased(o, now)
