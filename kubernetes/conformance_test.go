@@ -68,11 +68,12 @@ func freeze(t testing.TB, server *kubernetestest.Server) (thaw func()) {
 
 // conformanceTTL is short for the checks that wait until a lease has run out, and
 // so long for the others that no load makes them lose one. It is no longer than
-// that, as new ids have to settle until a node has watched for so long.
+// that, as new ids have to settle until a node has watched for so long. A request
+// has a fifth of it.
 func conformanceTTL(check string) time.Duration {
 	for _, waits := range []string{"/Expiry", "/Server", "crashed"} {
 		if strings.Contains(check, waits) {
-			return 4 * time.Second
+			return 6 * time.Second
 		}
 	}
 	return 30 * time.Second
