@@ -72,7 +72,7 @@ func New(client *clientv3.Client, opts ...Option) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	return newCluster(cfg, &connection{client: client}), nil
+	return newCluster(cfg, newConnection(client, nil)), nil
 }
 
 func newConfig(opts []Option) (config, error) {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -18,23 +17,32 @@ import (
 // first. Making it can fail for want of a server, as a password is exchanged for
 // a token.
 type connection struct {
-	dial func() (*clientv3.Client, error) // nil: the client is the program's
+	dial func(context.Context) (*clientv3.Client, error) // nil: the client is the program's
 
-	mu     sync.Mutex
+	turn   chan struct{} // who has put something in has the following
 	client *clientv3.Client
 	closed bool
 }
 
 var errConnectionClosed = errors.New("the connection is closed")
 
-func (c *connection) get() (*clientv3.Client, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func newConnection(client *clientv3.Client, dial func(context.Context) (*clientv3.Client, error)) *connection {
+	return &connection{client: client, dial: dial, turn: make(chan struct{}, 1)}
+}
+
+// get returns the client. If ctx ends before there is one, the error is its cause.
+func (c *connection) get(ctx context.Context) (*clientv3.Client, error) {
+	select {
+	case c.turn <- struct{}{}: // not a mutex: another one may be dialing
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer c.end()
 	if c.closed {
 		return nil, errConnectionClosed
 	}
 	if c.client == nil {
-		client, err := c.dial()
+		client, err := c.dial(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -43,11 +51,13 @@ func (c *connection) get() (*clientv3.Client, error) {
 	return c.client, nil
 }
 
+func (c *connection) end() { <-c.turn }
+
 // renew makes a new client the next time, with the password that is in the file
 // then. The program's client is left alone.
 func (c *connection) renew(old *clientv3.Client) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.turn <- struct{}{}
+	defer c.end()
 	if c.dial == nil || c.client != old || c.closed {
 		return
 	}
@@ -56,8 +66,8 @@ func (c *connection) renew(old *clientv3.Client) {
 }
 
 func (c *connection) close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.turn <- struct{}{}
+	defer c.end()
 	c.closed = true
 	if c.dial == nil || c.client == nil {
 		return nil
@@ -65,11 +75,30 @@ func (c *connection) close() error {
 	return c.client.Close()
 }
 
+// dial returns a client, with a token where there is a password. If ctx ends before,
+// the error is its cause; afterwards it does not matter to the client.
+func dial(ctx context.Context, cfg clientv3.Config) (*clientv3.Client, error) {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	cfg.Context = life
+	stop := context.AfterFunc(ctx, end)
+	client, err := clientv3.New(cfg)
+	if !stop() {
+		if err == nil {
+			client.Close()
+		}
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		end()
+	}
+	return client, noAnswer(cfg.Endpoints, err)
+}
+
 type request func(context.Context, *clientv3.Client) error
 
 // try makes a request once, for a limited time.
 func (c *Cluster) try(ctx context.Context, limit time.Duration, do request) error {
-	client, err := c.conn.get()
+	client, err := c.conn.get(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -73,16 +74,15 @@ func Open(url string, opts ...Option) (*Cluster, error) {
 	if _, err := a.clientConfig(); err != nil { // the files are read again when they are needed
 		return nil, fmt.Errorf("etcd: cluster URL: %w", err)
 	}
-	return newCluster(cfg, &connection{dial: a.dial}), nil
+	return newCluster(cfg, newConnection(nil, a.dial)), nil
 }
 
-func (a address) dial() (*clientv3.Client, error) {
+func (a address) dial(ctx context.Context) (*clientv3.Client, error) {
 	cfg, err := a.clientConfig()
 	if err != nil {
 		return nil, err
 	}
-	client, err := clientv3.New(cfg)
-	return client, noAnswer(cfg.Endpoints, err)
+	return dial(ctx, cfg)
 }
 
 func parseURL(raw string) (a address, err error) {

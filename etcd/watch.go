@@ -93,7 +93,7 @@ func (c *Cluster) load() (position, error) {
 // A member that has no leader ends it. As a member, or the way to it, may hang,
 // the watch is asked for a sign of life as often as the lease is renewed.
 func (c *Cluster) watch(at *position) error {
-	client, err := c.conn.get()
+	client, err := c.conn.get(c.ctx)
 	if err != nil {
 		return err
 	}
