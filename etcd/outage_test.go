@@ -10,6 +10,7 @@ import (
 
 	"highlander"
 	"highlander/etcd"
+	"highlander/etcd/etcdtest"
 )
 
 // lines has what is logged, a line each.
@@ -20,27 +21,49 @@ func (l lines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func TestAnOutageSaysWhoDoesNotAnswer(t *testing.T) {
+func TestAnOutageSaysWhoDoesNotAnswerAndWhy(t *testing.T) {
 	t.Parallel()
-	logged := make(lines, 100)
-	c, err := etcd.Open("etcd://127.0.0.1:1?ttl=1s", etcd.WithLogger(slog.New(slog.NewTextHandler(logged, nil))))
-	must(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() {
-		_, err := c.Acquire(ctx, "id", highlander.AcquireOptions{})
-		done <- err
-	}()
-	if got := <-logged; !strings.Contains(got, "level=WARN") || !strings.Contains(got, "no answer from http://127.0.0.1:1: ") {
-		t.Errorf("logged: %s", got)
+	secured := startServer(t, 1, etcdtest.WithTLS()).Endpoints()[0]
+	for name, test := range map[string]struct{ url, who, why string }{
+		"Refused":          {"etcd://127.0.0.1:1", "http://127.0.0.1:1: ", "connection refused"},
+		"UnknownAuthority": {"etcds://" + secured, "https://" + secured + ": ", "certificate signed by unknown authority"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			logged := make(lines, 100)
+			c, err := etcd.Open(test.url, etcd.WithLogger(slog.New(slog.NewTextHandler(logged, nil))))
+			must(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() {
+				_, err := c.Acquire(ctx, "id", highlander.AcquireOptions{})
+				done <- err
+			}()
+			if got := <-logged; !strings.Contains(got, "level=WARN") || !strings.Contains(got, "no answer from "+test.who) || !strings.Contains(got, test.why) {
+				t.Errorf("logged: %s", got)
+			}
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				t.Errorf("acquire: %v", err)
+			}
+			must(t, c.Close())
+			if len(logged) != 0 {
+				t.Errorf("logged once more: %s", <-logged)
+			}
+		})
 	}
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("acquire: %v", err)
-	}
-	must(t, c.Close())
-	if len(logged) != 0 {
-		t.Errorf("logged once more: %s", <-logged)
+}
+
+// Whoever gives up is told why it was in vain, also if that is not what the last
+// try has ended with.
+func TestLookupSaysWhyNobodyAnswers(t *testing.T) {
+	t.Parallel()
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	log := when("etcd: a request has failed", func() { cancel(enough) })
+	_, err := open(t, "etcd://127.0.0.1:1", etcd.WithLogger(log)).Lookup(ctx, "id")
+	if !errors.Is(err, enough) || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("Lookup: %v", err)
 	}
 }
 

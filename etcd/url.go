@@ -15,6 +15,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"highlander/internal/clusterurl"
 )
@@ -180,6 +181,7 @@ func (a address) clientConfig() (clientv3.Config, error) {
 		DialKeepAliveTimeout: keepAliveTimeout,
 		PermitWithoutStream:  true,
 		Logger:               zap.NewNop(), // what matters of it is logged here
+		DialOptions:          []grpc.DialOption{grpc.WithChainUnaryInterceptor(noteReason)},
 	}
 	scheme := "http://"
 	if a.secure {
