@@ -15,8 +15,7 @@ const (
 	// settleQuorum is the same of quorum mode, beyond the TTL: a node that has
 	// started anew votes for nobody for 1.04 TTL, and has to join before.
 	settleQuorum = 5 * time.Second
-	// patience is what a busy machine may add before somebody complains that no
-	// child is there. The promise is about nearly every time, not about each.
+	// patience is what a machine that has stalled may add to that.
 	patience = 5 * time.Second
 	// joinWithin is how long after its start a node may not have joined.
 	joinWithin = 2 * time.Second
@@ -225,7 +224,11 @@ func (c *checker) tokens() {
 // settled: in every calm.
 func (c *checker) settled() {
 	for _, calm := range c.Calms {
-		at := Span{min(calm.From+c.settle(calm.From)+patience, calm.Until), calm.Until}
+		settled := calm.From + c.settle(calm.From)
+		if (Span{calm.From - patience, settled}).meets(c.Stalls) {
+			settled += patience
+		}
+		at := Span{min(settled, calm.Until), calm.Until}
 		var there []string
 		steady := false
 		for _, l := range c.children {

@@ -204,6 +204,8 @@ func TestCheckAcceptsWhatIsRight(t *testing.T) {
 			calm 23-40`},
 		{"a child on a busy machine writes down its SIGTERM late", available, strings.Replace(handOver, "5 term n1#a 100 7\n\t5.1 stop n1#a 100 7", "4.1 tick n1#a 100 7\n\t4.99 tick n1#a 100 7\n\t5 term n1#a 100 7", 1)},
 		{"a child on a busy machine does not get to write it down", available, strings.Replace(handOver, "5 term n1#a 100 7\n\t5.1 stop n1#a 100 7", "4.1 tick n1#a 100 7", 1)},
+		{"on a machine that stalled a child starts late", available, strings.Replace(handOver, "5.3 start n2#b", "14 start n2#b", 1) + `
+			stall 7-7.3`},
 		{"a deaf child is killed at the end of a lease of which a highlander that wakes hears late", quorum, three + `
 			fault 20-21.9 freeze n1
 			1 start n1#a 100 7
@@ -280,7 +282,9 @@ func TestCheckRejectsWhatIsWrong(t *testing.T) {
 		{"no child in a calm", available, handOver + `
 			fault 20-21 split n1 | n2 n3
 			calm 98.5-99`, RuleSettled},
-		{"a child too late after the last fault", available, strings.Replace(handOver, "5.3 start n2#b", "18 start n2#b", 1), RuleSettled},
+		{"a child too late after the last fault", available, strings.Replace(handOver, "5.3 start n2#b", "14 start n2#b", 1), RuleSettled},
+		{"a child too late even for a machine that stalled", available, strings.Replace(handOver, "5.3 start n2#b", "18 start n2#b", 1) + `
+			stall 7-7.3`, RuleSettled},
 		{"two children in a calm", available, three + `
 			fault 20-30 split n1 | n2 n3
 			1 start n1#a 100 7
