@@ -11,6 +11,7 @@ import (
 
 	"highlander"
 	"highlander/internal/lease"
+	"highlander/internal/retry"
 )
 
 // claim is one call of Acquire, from its key in etcd to the end of its lease. What
@@ -216,7 +217,7 @@ func (cl *claim) take(ctx context.Context, revision int64) (won bool, err error)
 func (cl *claim) try(ctx context.Context, r record, t transaction) (won bool, err error) {
 	key, held := cl.keys()
 	t.id, t.orElse = cl.ref.id, []clientv3.Op{clientv3.OpGet(key), clientv3.OpGet(held)}
-	for wait := (backoff{}); ; {
+	for wait := newBackoff(); ; {
 		sent := now()
 		a, err := cl.c.txn(ctx, t)
 		switch {
@@ -227,7 +228,7 @@ func (cl *claim) try(ctx context.Context, r record, t transaction) (won bool, er
 		case ctx.Err() == nil:
 			cl.c.log.Debug("etcd: a transaction has failed", "id", cl.ref.id, "error", err)
 		}
-		if !wait.sleep(ctx) {
+		if !wait.Sleep(ctx) {
 			return false, context.Cause(ctx)
 		}
 	}
@@ -425,7 +426,7 @@ func (cl *claim) leave(ctx context.Context) (removed int64, ok bool) {
 	mark, revision := cl.record, cl.won
 	cl.c.mu.Unlock()
 	handOver := mark.State != ""
-	for wait := (backoff{}); ; {
+	for wait := newBackoff(); ; {
 		t := transaction{id: cl.ref.id, then: []clientv3.Op{remove, read}}
 		if mark.State != "" {
 			t.ifs = []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(held), "=", revision)}
@@ -438,7 +439,7 @@ func (cl *claim) leave(ctx context.Context) (removed int64, ok bool) {
 		a, err := cl.c.txn(ctx, t)
 		switch {
 		case err != nil:
-			if !wait.sleep(ctx) {
+			if !wait.Sleep(ctx) {
 				return 0, false
 			}
 			continue
@@ -519,7 +520,7 @@ func (c *Cluster) examine(ids []string) {
 // collect deletes the claims of a process that is no more. All others do, so it
 // waits for a while of its own.
 func (c *Cluster) collect(lease clientv3.LeaseID) {
-	if !sleep(c.ctx, rand.N(c.cfg.ttl)) {
+	if !retry.Sleep(c.ctx, rand.N(c.cfg.ttl)) {
 		return
 	}
 	err := c.try(c.ctx, c.requestTimeout(), func(ctx context.Context, client *clientv3.Client) error {
@@ -568,9 +569,9 @@ func (cl *claim) mend(revision int64) {
 		ifs:  []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(held), "=", revision)},
 		then: []clientv3.Op{clientv3.OpPut(held, cl.record.value())},
 	}
-	for wait := (backoff{}); !cl.isLeaving(); {
+	for wait := newBackoff(); !cl.isLeaving(); {
 		_, err := c.txn(c.ctx, put)
-		if err == nil || !wait.sleep(c.ctx) {
+		if err == nil || !wait.Sleep(c.ctx) {
 			break
 		}
 		c.log.Debug("the record was not put back; trying again", "id", cl.ref.id, "error", err)

@@ -106,7 +106,7 @@ func (c *Cluster) Acquire(ctx context.Context, id string, opts highlander.Acquir
 		return nil, fmt.Errorf("acquire %q: %w", id, highlander.ErrClosed)
 	}
 	defer c.tasks.Done()
-	for wait := (backoff{}); ; wait.sleep(ctx) {
+	for wait := newBackoff(); ; wait.Sleep(ctx) {
 		s, err := c.session(ctx)
 		if err == nil {
 			var l *lease.Lease

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
+
+	"highlander/internal/retry"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -180,11 +180,10 @@ func noteReason(ctx context.Context, method string, req, reply any, cc *grpc.Cli
 
 // insist makes a request until it succeeds, is not permitted, or ctx ends; the
 // error is then its cause, and that of the last try that has failed for another
-// reason. It is for requests that may
-// be made twice: an answer may be lost.
+// reason. It is for requests that may be made twice: an answer may be lost.
 func (c *Cluster) insist(ctx context.Context, do request) error {
 	var last error
-	for wait := (backoff{}); ; {
+	for wait := newBackoff(); ; {
 		err := c.try(ctx, c.requestTimeout(), do)
 		if err == nil || errors.Is(err, rpctypes.ErrPermissionDenied) {
 			return err
@@ -194,7 +193,7 @@ func (c *Cluster) insist(ctx context.Context, do request) error {
 			last = err
 		}
 		c.log.Debug("etcd: a request has failed", "error", err)
-		if !wait.sleep(ctx) {
+		if !wait.Sleep(ctx) {
 			return gaveUp(ctx, last)
 		}
 	}
@@ -215,52 +214,5 @@ func (c *Cluster) requestTimeout() time.Duration {
 	return min(max(c.cfg.ttl/4, time.Second), 5*time.Second)
 }
 
-// backoff is how long to wait before the next try: longer each time, up to a
-// second, and not the same for all.
-type backoff struct{ last time.Duration }
-
-const (
-	firstBackoff = 20 * time.Millisecond
-	maxBackoff   = time.Second
-)
-
-// sleep returns false if ctx has ended.
-func (b *backoff) sleep(ctx context.Context) bool {
-	b.last = min(max(2*b.last, firstBackoff), maxBackoff)
-	return sleep(ctx, b.last/2+rand.N(b.last/2))
-}
-
-// sleep returns false if ctx ends before d has passed.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// outage says once that etcd cannot be used, and once that it can again.
-type outage struct {
-	log  *slog.Logger
-	down bool
-	at   time.Duration
-}
-
-func (o *outage) failed(err error) {
-	if o.down {
-		o.log.Debug("etcd: still no success", "error", err)
-		return
-	}
-	o.down, o.at = true, now()
-	o.log.Warn("etcd cannot be used; trying again", "error", err)
-}
-
-func (o *outage) over() {
-	if o.down {
-		o.down = false
-		o.log.Info("etcd can be used again", "after", (now() - o.at).Round(10*time.Millisecond))
-	}
-}
+// newBackoff returns the pauses between tries.
+func newBackoff() retry.Backoff { return retry.Backoff{First: 20 * time.Millisecond, Max: time.Second} }

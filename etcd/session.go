@@ -13,6 +13,7 @@ import (
 
 	"highlander"
 	"highlander/internal/lease"
+	"highlander/internal/retry"
 )
 
 // session is a lease in etcd, to which the claims of this process are attached.
@@ -75,24 +76,24 @@ func (c *Cluster) setSession(s *session) {
 // keepSessions opens a session whenever there is none, until Close.
 func (c *Cluster) keepSessions() {
 	defer c.tasks.Done()
-	trouble := &outage{log: c.log}
-	for wait := (backoff{}); c.ctx.Err() == nil; {
+	trouble := retry.NewOutage(c.log, now, "etcd")
+	for wait := newBackoff(); c.ctx.Err() == nil; {
 		s, err := c.openSession()
 		if err != nil {
 			if c.ctx.Err() == nil {
-				trouble.failed(err)
-				wait.sleep(c.ctx)
+				trouble.Fails(err)
+				wait.Sleep(c.ctx)
 			}
 			continue
 		}
-		wait = backoff{}
-		trouble.over()
+		wait.Reset()
+		trouble.Works()
 		c.log.Debug("the session has begun", "lease", fmt.Sprintf("%016x", uint64(s.id)), "ttl", s.terms.TTL)
 		c.setSession(s)
 		err = c.keep(s, trouble)
 		c.setSession(nil)
 		if c.ctx.Err() == nil {
-			trouble.failed(fmt.Errorf("the session was lost: %w", err)) // over with the next one
+			trouble.Fails(fmt.Errorf("the session was lost: %w", err)) // over with the next one
 		}
 		c.endSession(s, err)
 	}
@@ -151,9 +152,9 @@ func (c *Cluster) enrol(s *session) error {
 
 // keep renews the lease until that fails for too long, or the server does not
 // know it any more.
-func (c *Cluster) keep(s *session, trouble *outage) error {
+func (c *Cluster) keep(s *session, trouble *retry.Outage) error {
 	due, limit := s.sent+s.terms.Every, s.firstLimit()
-	for wait := (backoff{}); ; {
+	for wait := newBackoff(); ; {
 		if err := s.sleep(due - now()); err != nil {
 			return err
 		}
@@ -161,8 +162,9 @@ func (c *Cluster) keep(s *session, trouble *outage) error {
 		err := c.renew(s, sent, min(limit, s.sent+acceptWithin(s.terms.TTL)-sent))
 		switch {
 		case err == nil && now()-s.sent <= acceptWithin(s.terms.TTL):
-			trouble.over()
-			wait, limit = backoff{}, s.firstLimit()
+			trouble.Works()
+			wait.Reset()
+			limit = s.firstLimit()
 			c.accept(s, sent)
 			due = sent + s.terms.Every
 			continue
@@ -171,12 +173,12 @@ func (c *Cluster) keep(s *session, trouble *outage) error {
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			return errLeaseGone
 		case err != nil:
-			trouble.failed(err)
+			trouble.Fails(err)
 		}
 		if now()-s.sent > acceptWithin(s.terms.TTL) {
 			return errLateRenewals
 		}
-		wait.sleep(c.ctx)
+		wait.Sleep(c.ctx)
 		due, limit = 0, 2*limit
 	}
 }

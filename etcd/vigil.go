@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"highlander/internal/retry"
+
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -70,7 +72,7 @@ func (v *vigil) seen() (*sighting, <-chan struct{}) {
 
 // keep looks at the lease until nobody waits any more.
 func (v *vigil) keep(ctx context.Context) {
-	for retry := (backoff{}); ctx.Err() == nil; {
+	for wait := newBackoff(); ctx.Err() == nil; {
 		sent := now()
 		var left int64
 		err := v.c.try(ctx, v.sighting.ttl/4, func(ctx context.Context, client *clientv3.Client) error {
@@ -81,11 +83,11 @@ func (v *vigil) keep(ctx context.Context) {
 			return err
 		})
 		if err != nil {
-			retry.sleep(ctx)
+			wait.Sleep(ctx)
 			continue
 		}
-		retry = backoff{}
-		sleep(ctx, v.observe(sent, now(), left))
+		wait.Reset()
+		retry.Sleep(ctx, v.observe(sent, now(), left))
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"highlander/internal/retry"
+
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
@@ -23,15 +25,15 @@ var (
 func (c *Cluster) keepWatching() {
 	defer c.tasks.Done()
 	var at position
-	for wait := (backoff{}); c.ctx.Err() == nil; {
+	for wait := newBackoff(); c.ctx.Err() == nil; {
 		started := now()
 		err := c.watchFrom(&at)
 		if now()-started > c.cfg.ttl {
-			wait = backoff{}
+			wait.Reset()
 		}
 		if c.ctx.Err() == nil {
 			c.log.Debug("the watch has ended; going on", "err", err)
-			wait.sleep(c.ctx)
+			wait.Sleep(c.ctx)
 		}
 	}
 }
@@ -49,7 +51,7 @@ func (c *Cluster) watchFrom(at *position) error {
 	if *at == (position{}) {
 		select {
 		case <-c.loaded: // again: others may have to at the same moment
-			sleep(c.ctx, rand.N(c.cfg.ttl/8))
+			retry.Sleep(c.ctx, rand.N(c.cfg.ttl/8))
 		default:
 		}
 		var err error

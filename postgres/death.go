@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"highlander/internal/retry"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -141,8 +143,8 @@ func (n *node) doubtDeath(ctx context.Context, s *session, p *peer, at time.Dura
 		case locks == 0 && backends == 0:
 			return p.ends.doubt(now), nil
 		}
-		if err := pauseFor(ctx, time.Millisecond); err != nil {
-			return nil, err
+		if !retry.Sleep(ctx, time.Millisecond) {
+			return nil, context.Cause(ctx)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"highlander"
 	"highlander/internal/lease"
+	"highlander/internal/retry"
 )
 
 // node is what competes for ids. One goroutine owns all of it but the inbox.
@@ -132,7 +132,7 @@ func (n *node) run(ctx context.Context) {
 		if permanent := (permanentError{}); errors.As(err, &permanent) {
 			n.failAll(permanent)
 		}
-		n.sleep(ctx, pause)
+		retry.Sleep(ctx, pause)
 	}
 }
 
@@ -192,17 +192,6 @@ func (n *node) failAll(err error) {
 	}
 }
 
-// sleep waits before the next attempt, and goes on at once when there is nothing
-// to be done but to stop.
-func (n *node) sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
 // retryable reports whether the same statements may well succeed in a moment, in
 // this session.
 func retryable(err error) bool {
@@ -219,6 +208,3 @@ func retryable(err error) bool {
 	}
 	return false
 }
-
-// jitter spreads what many nodes do at once.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

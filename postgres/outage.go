@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"highlander/internal/retry"
 )
 
 const (
@@ -35,7 +37,7 @@ func (o *outage) next(log *slog.Logger, err error) time.Duration {
 		log.Debug("still no session at the server", "error", text)
 	}
 	o.last = text
-	wait := jitter(o.pause)
+	wait := retry.Jitter(o.pause)
 	o.pause = min(2*o.pause, longestPause)
 	return wait
 }

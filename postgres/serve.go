@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"highlander/internal/retry"
+
 	"github.com/jackc/pgx/v5"
 
 	"highlander"
@@ -30,7 +32,7 @@ func (n *node) serve(ctx context.Context, s *session) error {
 			return fmt.Errorf("the session has ended: %w", err)
 		case err != nil:
 			n.c.log.Debug("trying again", "error", err)
-			n.pause = n.clock() + jitter(100*time.Millisecond)
+			n.pause = n.clock() + retry.Jitter(100*time.Millisecond)
 		}
 		if s.ringErr != nil {
 			return fmt.Errorf("the session has ended: %w", s.ringErr)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"highlander/internal/retry"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -79,22 +81,11 @@ func (s *session) terminate(ctx context.Context, session int64) error {
 		if left == 0 {
 			return nil
 		}
-		if err := pauseFor(ctx, 2*time.Millisecond); err != nil {
-			return err
+		if !retry.Sleep(ctx, 2*time.Millisecond) {
+			return context.Cause(ctx)
 		}
 	}
 	return nil
-}
-
-func pauseFor(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // succeed lets a session go on with what those before it had. It was opened by a
