@@ -54,7 +54,7 @@ const mostLeft = int64(365 * 24 * time.Hour / time.Second)
 // taken back when a later answer contradicts it.
 func (s *sighting) observe(sent, received time.Duration, left int64) {
 	left = min(left, mostLeft)
-	if left < 0 || s.final && time.Duration(left)*time.Second <= s.latest-sent {
+	if left < 0 || s.final && leastLeft(left) <= s.latest-sent {
 		return
 	}
 	most := time.Duration(left+1) * time.Second
@@ -66,6 +66,16 @@ func (s *sighting) observe(sent, received time.Duration, left int64) {
 	}
 	s.seen, s.sent, s.left, s.latest, s.pinned = true, sent, left, latest, pinned
 	s.final = latest-sent <= graceOf(s.ttl)
+}
+
+// leastLeft is how much is left of a lease at least that has so many whole seconds
+// left. Of one that ran out less than a second ago and is not gone yet, etcd says
+// zero: it cuts off the fraction.
+func leastLeft(seconds int64) time.Duration {
+	if seconds == 0 {
+		return -time.Second
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 // goneWithin is how long after a lease has run out its keys are gone: etcd looks

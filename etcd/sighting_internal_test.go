@@ -31,6 +31,8 @@ func TestSighting(t *testing.T) {
 		{"it is renewed in the last second", 2 * time.Second, []lookAt{{0, 10 * ms, 0}, {300 * ms, 310 * ms, 1}, {700 * ms, 710 * ms, 1}}, 0},
 		{"it is gone before anything was certain", 2 * time.Second, []lookAt{{0, 10 * ms, 0}, {300 * ms, 310 * ms, -1}, {700 * ms, 710 * ms, -1}}, 0},
 		{"what is final stays so", 2 * time.Second, []lookAt{{0, 10 * ms, 0}, {600 * ms, 610 * ms, 0}, {700 * ms, 710 * ms, 0}, {800 * ms, 810 * ms, -1}}, 1010 * ms},
+		{"it has run out and is not gone yet", 2 * time.Second, []lookAt{{0, 10 * ms, 0}, {600 * ms, 610 * ms, 0}, {1950 * ms, 1960 * ms, 0}}, 1010 * ms},
+		{"it is there for longer than that", 2 * time.Second, []lookAt{{0, 10 * ms, 0}, {600 * ms, 610 * ms, 0}, {2050 * ms, 2060 * ms, 0}}, 0},
 		{"what is final is taken back when more is left", 12 * time.Second, []lookAt{{0, 10 * ms, 1}, {300 * ms, 310 * ms, 9}, {600 * ms, 610 * ms, 9}}, 0},
 		{"when only a little more is left, too", 12 * time.Second, []lookAt{{0, 10 * ms, 1}, {1200 * ms, 1210 * ms, 1}}, 3210 * ms},
 		{"a new leader that does not count yet", 12 * time.Second, []lookAt{{0, 10 * ms, math.MaxInt64 / int64(time.Second)}}, 0},
@@ -87,6 +89,7 @@ func TestHolderHasStoppedWhenSightingIsFinal(t *testing.T) {
 		if r.IntN(2) == 0 {
 			revoked = random(r, sent+ttl)
 		}
+		late := random(r, 900*time.Millisecond) // until the keys of a lease that has run out are gone
 		left := func(at time.Duration) int64 {
 			ends := time.Duration(-1)
 			for _, renewal := range server {
@@ -94,7 +97,7 @@ func TestHolderHasStoppedWhenSightingIsFinal(t *testing.T) {
 					ends = renewal.ends
 				}
 			}
-			if at >= revoked || at >= ends {
+			if ends < 0 || at >= revoked || at >= ends+late {
 				return -1
 			}
 			return int64((ends - at) / time.Second)
