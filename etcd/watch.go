@@ -32,7 +32,7 @@ func (c *Cluster) keepWatching() {
 			wait.Reset()
 		}
 		if c.ctx.Err() == nil {
-			c.log.Debug("the watch has ended; going on", "err", err)
+			c.log.Debug("the watch has ended; going on", "error", err)
 			wait.Sleep(c.ctx)
 		}
 	}
@@ -143,8 +143,8 @@ func (at *position) follow(resp clientv3.WatchResponse) error {
 	if err := resp.Err(); err != nil {
 		return err
 	}
-	if h := resp.Header; h.ClusterId != at.etcd || h.Revision < at.revision {
-		return fmt.Errorf("etcd %x is at revision %d, and %x was at %d", h.ClusterId, h.Revision, at.etcd, at.revision)
+	if etcd, revision := resp.Header.GetClusterId(), resp.Header.GetRevision(); etcd != at.etcd || revision < at.revision {
+		return fmt.Errorf("etcd %x is at revision %d, and %x was at %d", etcd, revision, at.etcd, at.revision)
 	}
 	return nil
 }
