@@ -192,6 +192,15 @@ func (o *output) next(words ...string) string {
 	}
 }
 
+// nextEach waits for lines with each of the words, which come in any order.
+func (o *output) nextEach(words ...string) {
+	o.t.Helper()
+	for len(words) > 0 {
+		line := o.next()
+		words = slices.DeleteFunc(words, func(word string) bool { return strings.Contains(line, word) })
+	}
+}
+
 // has waits for a line with all of the words in it, which may have been written
 // before: what several processes have to do with comes in any order.
 func (o *output) has(words ...string) {

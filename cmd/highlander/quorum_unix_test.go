@@ -130,7 +130,7 @@ func TestQuorumTakeOverAfterAKill(t *testing.T) {
 				nodes = append(nodes, startLocked(t, url, lock))
 			}
 			for _, p := range nodes {
-				p.stderr.next("joined the cluster")
+				p.stderr.has("joined the cluster")
 			}
 			first := oneRuns(t, nodes...)
 			others := []*process{}

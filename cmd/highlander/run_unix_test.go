@@ -154,8 +154,7 @@ func TestStoppedHighlanderLosesItsCommandAndRunsNoSecondOne(t *testing.T) {
 	node = nodeIn(second.stdout.next("hello runs on node-2#"))
 
 	first.signal(syscall.SIGCONT)
-	first.stderr.next("lease lost")
-	first.stderr.next("another node holds the id", "holder="+node)
+	first.stderr.nextEach("lease lost", `"another node holds the id" id=hello holder=`+node)
 
 	// It waits in line, and runs the command again when it is its turn.
 	second.signal(syscall.SIGTERM)

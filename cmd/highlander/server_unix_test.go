@@ -134,8 +134,7 @@ func TestCommandRunsOnOneNodeOfAServer(t *testing.T) {
 		fourth.stdout.next("runs on")
 		fourth.stderr.next("; taking over")
 		third.signal(syscall.SIGCONT)
-		third.stderr.next("lease lost")
-		third.stderr.next("another node holds the id")
+		third.stderr.nextEach("lease lost", "another node holds the id")
 
 		last := uint64(0)
 		for _, p := range []*process{first, second, third, fourth} {
