@@ -225,17 +225,6 @@ func (c *Cluster) accept(s *session, sent time.Duration) {
 	c.renewLeases(s)
 }
 
-// renewLeases renews what is held. The caller has the lock.
-func (c *Cluster) renewLeases(s *session) {
-	for _, claims := range c.claims {
-		for _, cl := range claims {
-			if cl.s == s && cl.lease != nil {
-				cl.lease.Renew(cl.until())
-			}
-		}
-	}
-}
-
 // renew renews the lease, and sees that the claims are there: the lease may live
 // on while somebody has deleted a claim, and the watch that would tell may hang.
 // Both are answered by a majority of the members.
@@ -265,39 +254,6 @@ func (c *Cluster) renew(s *session, sent, limit time.Duration) error {
 		}
 		return nil
 	})
-}
-
-// enteredClaims returns the claims of a session whose keys should be there: also of
-// those that have not won, as what follows may be known before the renewal is
-// answered.
-func (c *Cluster) enteredClaims(s *session) (entered []*claim) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, claims := range c.claims {
-		for _, cl := range claims {
-			if cl.s == s && cl.created != 0 && !cl.leaving {
-				entered = append(entered, cl)
-			}
-		}
-	}
-	return entered
-}
-
-// check compares claims with what a request that was sent at that time has found
-// of them: the revisions of their keys.
-func (c *Cluster) check(claims []*claim, created map[string]int64, sent time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, cl := range claims {
-		if created[c.keys.claim(cl.ref)] == cl.created {
-			cl.seen = max(cl.seen, sent)
-			continue
-		}
-		cl.gone = true
-		if cl.lease != nil {
-			cl.lease.Lose(highlander.ErrLeaseLost)
-		}
-	}
 }
 
 // keepAlive renews a lease once. The client's KeepAliveOnce would ask again and

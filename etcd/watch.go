@@ -171,3 +171,22 @@ func (c *Cluster) take(events []*clientv3.Event) {
 	defer c.mu.Unlock()
 	c.examine(c.view.apply(list, now()))
 }
+
+// examine looks at what has happened to the ids of this process's claims. The
+// caller has the lock.
+func (c *Cluster) examine(ids []string) {
+	c.checkSession()
+	for _, id := range ids {
+		e := c.view.id(id)
+		for _, cl := range c.claims[id] {
+			cl.examine(e)
+		}
+		c.sweep(e)
+	}
+	for lease := range c.view.dead(ids) {
+		if c.sessions[lease] == nil && !c.collecting[lease] && !c.closed {
+			c.collecting[lease] = true
+			c.spawn(func() { c.collect(lease) })
+		}
+	}
+}
