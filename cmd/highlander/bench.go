@@ -216,5 +216,8 @@ func (b *bench) oneRound(ctx context.Context, f *fleet, rest time.Duration, roun
 	if err := f.during(ctx, rest); err != nil { // the others have queued up
 		return 0, err
 	}
+	if f.one(b.id) == nil {
+		return 0, fmt.Errorf("%d nodes run the child at once; one should", len(f.holders(b.id)))
+	}
 	return round(ctx, f)
 }

@@ -16,6 +16,10 @@ import (
 	"time"
 )
 
+// meetWithin is how long the nodes of a fleet may take to find each other in the
+// cluster of the user.
+const meetWithin = 10 * time.Second
+
 // fleet is a cluster of node processes under the control of this one. It is to
 // be used by one goroutine.
 type fleet struct {
@@ -197,7 +201,25 @@ func (f *fleet) startAll(ctx context.Context, count int) error {
 			return err
 		}
 	}
+	if f.url != "" {
+		return f.meet(ctx)
+	}
 	return f.whole(ctx)
+}
+
+// meet waits until all nodes see each other in the cluster of the user, where
+// there may be others as well. On a server they do not see each other.
+func (f *fleet) meet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, meetWithin)
+	defer cancel()
+	live := f.live()
+	err := f.until(ctx, "all nodes to see each other", func() bool {
+		return !slices.ContainsFunc(live, func(n *nodeProcess) bool { return n.addr != "" && n.members < len(live) })
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("the nodes of bench have not found each other within %v; is a node of the cluster up where its URL says?", meetWithin)
+	}
+	return err
 }
 
 // whole waits until all live nodes see each other and no others.
