@@ -18,7 +18,7 @@ import (
 
 // meetWithin is how long the nodes of a fleet may take to find each other in the
 // cluster of the user.
-const meetWithin = 10 * time.Second
+const meetWithin = 30 * time.Second
 
 // fleet is a cluster of node processes under the control of this one. It is to
 // be used by one goroutine.

@@ -179,7 +179,7 @@ func TestBenchSaysThatTheClusterOfTheUserIsNotThere(t *testing.T) {
 	t.Parallel()
 	bench := start(t, "bench", "--rounds", "1", "--only", "graceful", "--cluster", "gossip://127.0.0.1:1?label="+label(t))
 	bench.exits(1)
-	if got, want := bench.stderr.all(), "have not found each other within 10s; is a node of the cluster up where its URL says?\n"; !strings.HasSuffix(got, want) {
+	if got, want := bench.stderr.all(), "have not found each other within 30s; is a node of the cluster up where its URL says?\n"; !strings.HasSuffix(got, want) {
 		t.Errorf("on standard error it says %q, not %q", got, want)
 	}
 }
