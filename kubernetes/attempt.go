@@ -33,7 +33,7 @@ type attempt struct {
 }
 
 const (
-	haste      = 25 * time.Millisecond  // within which the waiters of all nodes try to take what is free
+	haste      = 25 * time.Millisecond  // within which the waiters of all nodes try to take one id that is free
 	staleAfter = 500 * time.Millisecond // how long the watch may take to tell why a request was refused
 )
 
@@ -86,7 +86,7 @@ func (a *attempt) step(ctx context.Context, s state, changed <-chan struct{}) (*
 		a.claim.token = s.floor + 1
 		return nil, a.create(ctx)
 	}
-	if await(ctx, rand.N(haste), changed) {
+	if await(ctx, rand.N(a.within()), changed) {
 		return nil, nil
 	}
 	a.claim.token = s.floor + 1
@@ -95,6 +95,14 @@ func (a *attempt) step(ctx context.Context, s state, changed <-chan struct{}) (*
 		a.log.Info("the lease of the holder has run out; taking over", "id", a.claim.id, "holder", s.record.holder, "held", s.record.token)
 	}
 	return got, err
+}
+
+// within returns how long an id that is free may be left to other nodes. If many
+// are free, as when their holder has died, all nodes that wait try for all of them,
+// and most requests come too late: the more this node has under way, the more time
+// there is for the news that they would.
+func (a *attempt) within() time.Duration {
+	return haste * time.Duration(1+len(a.requests.starts))
 }
 
 // isMine reports whether the object has this claim in it, and not that of an
@@ -127,7 +135,7 @@ func (a *attempt) create(ctx context.Context) error {
 func (a *attempt) write(ctx context.Context, o *object) (*written, error) {
 	before := a.wrote
 	a.wrote = true
-	got, err := a.requests.put(ctx, a.requests.starts, o)
+	got, err := a.requests.putIfCurrent(ctx, a.requests.starts, o)
 	if err != nil && isRefused(err) {
 		a.wrote = before
 	}

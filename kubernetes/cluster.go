@@ -139,8 +139,9 @@ func newCluster(clientset kubernetes.Interface, namespace string, cfg config, ha
 		clock:   boottime.Now,
 		store:   c.store,
 		timeout: cfg.timeout(),
-		starts:  make(lane, atOnce),
-		keeps:   make(lane, atOnce),
+		starts:  make(lane, startsAtOnce),
+		keeps:   make(lane, keepsAtOnce),
+		mends:   make(lane, mendsAtOnce),
 		hangUp:  hangUp,
 	}
 	c.mender = &mender{requests: c.requests, store: c.store, node: c.node, log: c.log, busy: map[string]bool{}}
@@ -156,8 +157,15 @@ func newCluster(clientset kubernetes.Interface, namespace string, cfg config, ha
 	return c, nil
 }
 
-// atOnce is how many requests of a kind are under way at a time.
-const atOnce = 32
+// How many requests of a kind are under way at a time. Those that start a lease are
+// what other nodes may send at the same time, in vain. What is mended needs no more
+// than a few, as a client that the program has may have a limit to its rate, which
+// renewals need; and all nodes mend.
+const (
+	keepsAtOnce  = 32
+	startsAtOnce = 16
+	mendsAtOnce  = 8
+)
 
 // Node implements highlander.Cluster.
 func (c *Cluster) Node() string { return c.node }

@@ -13,13 +13,21 @@ func (c *Cluster) Crash() {
 	c.calls.Wait()
 	c.watching.Wait()
 	c.mender.tasks.Wait()
-	c.requests.hangUp()
+	if c.requests.hangUp != nil {
+		c.requests.hangUp()
+	}
 	close(c.done)
 }
 
 var (
 	ObjectName = objectName
 	IsOutdated = isOutdated
+)
+
+const (
+	StartsAtOnce = startsAtOnce
+	KeepsAtOnce  = keepsAtOnce
+	MendsAtOnce  = mendsAtOnce
 )
 
 // Watches reports whether the node knows what happens without asking.

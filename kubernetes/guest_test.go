@@ -10,9 +10,6 @@ import (
 
 	rbac "k8s.io/api/rbac/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
-	clientset "k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
@@ -142,20 +139,10 @@ func TestRenewalsAreFewAndSpread(t *testing.T) {
 	const ids, ttl = 100, 20 * time.Second
 	w := newWorld(t)
 	count := &counter{}
-	access := rest.CopyConfig(w.access)
-	access.Wrap(func(inner http.RoundTripper) http.RoundTripper {
+	theirs := w.client(func(inner http.RoundTripper) http.RoundTripper {
 		count.RoundTripper = inner
 		return count
 	})
-	client, err := rest.HTTPClientFor(access)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer utilnet.CloseIdleConnectionsFor(client.Transport)
-	theirs, err := clientset.NewForConfigAndClient(access, client)
-	if err != nil {
-		t.Fatal(err)
-	}
 	node, err := kubernetes.New(theirs, w.namespace, kubernetes.WithTTL(ttl))
 	if err != nil {
 		t.Fatal(err)

@@ -73,8 +73,10 @@ func (m *mender) mend(ctx context.Context, name string) {
 }
 
 func (m *mender) write(ctx context.Context, o *object) {
-	if _, err := m.requests.put(ctx, m.requests.keeps, o); err != nil {
-		m.requests.get(ctx, o.Name) // the store takes note; an error is as good as none
+	if _, err := m.requests.putIfCurrent(ctx, m.requests.mends, o); err != nil {
+		if m.store.isCurrent(o) {
+			m.requests.get(ctx, o.Name) // the store takes note; an error is as good as none
+		}
 		return
 	}
 	r := readRecord(o)

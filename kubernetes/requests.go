@@ -6,10 +6,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	coordination "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
-	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	typed "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/klog/v2"
 )
 
@@ -17,12 +18,13 @@ import (
 // its own, so that a server that hangs does not eat a whole lease, and what is
 // answered is told to the store.
 type requests struct {
-	leases  coordination.LeaseInterface
+	leases  typed.LeaseInterface
 	clock   func() time.Duration
 	store   *store
 	timeout time.Duration
 	starts  lane // of calls of Acquire, which do not hold up ...
-	keeps   lane // ... what is there to keep or release a lease
+	keeps   lane // ... what is there to keep or release a lease; and neither waits ...
+	mends   lane // ... for what is there to mend
 
 	heard  atomic.Int64 // when the server has answered last, by the clock
 	hangUp func()       // closes all connections; nil if they are not ours
@@ -86,15 +88,45 @@ type written struct {
 // at the server, where its time-out would go by.
 type lane chan struct{}
 
+func (l lane) enter(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (l lane) leave() { <-l }
+
 // put writes an object if it still has the version of o; or makes it, if o has
 // none.
 func (r *requests) put(ctx context.Context, l lane, o *object) (*written, error) {
-	select {
-	case l <- struct{}{}:
-		defer func() { <-l }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	if err := l.enter(ctx); err != nil {
+		return nil, err
 	}
+	defer l.leave()
+	return r.write(ctx, o)
+}
+
+// putIfCurrent is put for an object that others try to write, too, made of what
+// the store knows. If that has changed while it waited for room, it is not sent:
+// the server would refuse it, and many of those delay what it would not. The error
+// is the one that the server would give.
+func (r *requests) putIfCurrent(ctx context.Context, l lane, o *object) (*written, error) {
+	if err := l.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer l.leave()
+	if !r.store.isCurrent(o) {
+		return nil, apierrors.NewConflict(coordination.Resource("leases"), o.Name, errOvertaken)
+	}
+	return r.write(ctx, o)
+}
+
+var errOvertaken = errors.New("others have changed it meanwhile")
+
+func (r *requests) write(ctx context.Context, o *object) (*written, error) {
 	w := &written{sent: r.clock()}
 	err := r.do(ctx, func(ctx context.Context) (err error) {
 		w.object, err = r.writeOnce(ctx, o)

@@ -67,6 +67,18 @@ func (s *store) look(name string) (state, <-chan struct{}) {
 	return e.state, e.changed
 }
 
+// isCurrent reports whether o has the version of the object as it is known; or
+// none, if no object is known.
+func (s *store) isCurrent(o *object) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[o.Name]
+	if e == nil || e.object == nil {
+		return o.ResourceVersion == ""
+	}
+	return o.ResourceVersion == e.object.ResourceVersion
+}
+
 // all returns what is known of all objects that are there.
 func (s *store) all() []state {
 	s.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	clientset "k8s.io/client-go/kubernetes"
 	typed "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
 
 	"highlander"
 	"highlander/internal/netproxy"
@@ -92,6 +93,38 @@ func (w *world) node(name string, opts ...kubernetes.Option) *kubernetes.Cluster
 	}
 	w.proxies[c] = proxy
 	return c
+}
+
+// client is one that a program has, with the rights of a node and no limit to its
+// rate. Its requests go through what wrap makes of its transport.
+func (w *world) client(wrap transport.WrapperFunc) clientset.Interface {
+	w.t.Helper()
+	access := rest.CopyConfig(w.access)
+	access.QPS = -1
+	access.Wrap(wrap)
+	client, err := rest.HTTPClientFor(access)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { utilnet.CloseIdleConnectionsFor(client.Transport) })
+	theirs, err := clientset.NewForConfigAndClient(access, client)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return theirs
+}
+
+// openWith is open, for a node that uses a client which the program has.
+func (w *world) openWith(client clientset.Interface, name string, opts ...kubernetes.Option) *kubernetes.Cluster {
+	w.t.Helper()
+	log := slog.New(slog.NewTextHandler(w.t.Output(), nil))
+	all := append([]kubernetes.Option{kubernetes.WithName(name), kubernetes.WithLogger(log)}, opts...)
+	node, err := kubernetes.New(client, w.namespace, all...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = node.Close() })
+	return node
 }
 
 func (w *world) leases() typed.LeaseInterface { return w.admin.CoordinationV1().Leases(w.namespace) }
