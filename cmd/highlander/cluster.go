@@ -155,5 +155,13 @@ func (f *clusterFlag) url() (source, url string) {
 	return "--cluster", f.value
 }
 
-// parse checks the URL: a bad one is a usage error and starts nothing.
-func (f *clusterFlag) parse() (endpoint, error) { return parseEndpoint(f.url()) }
+// parse checks the URL: a bad one is a usage error and starts nothing. An empty one
+// is a variable that is not set, as a rule: a cluster of this machine alone, which
+// is what no flag means, would run the command on each machine.
+func (f *clusterFlag) parse() (endpoint, error) {
+	source, url := f.url()
+	if url == "" && f.flag.Changed {
+		return endpoint{}, usageErrorf("%s is empty; give a URL such as gossip://IP:PORT, or leave it out for a cluster of this machine", source)
+	}
+	return parseEndpoint(source, url)
+}

@@ -101,6 +101,8 @@ func TestBadInputIsAnsweredInOneLine(t *testing.T) {
 		// The cluster.
 		{name: "cluster that is no URL", args: words("run --id x --cluster 127.0.0.1:7946"), code: 2,
 			line: `--cluster "127.0.0.1:7946" is not a URL; gossip://IP:PORT is one`},
+		{name: "cluster that is empty", args: words("run --id x --cluster="), env: "gossip://127.0.0.1:0", code: 2,
+			line: `--cluster is empty; give a URL such as gossip://IP:PORT, or leave it out for a cluster of this machine`},
 		{name: "cluster from the environment", args: words("run --id x"), env: "127.0.0.1", code: 2,
 			line: `HIGHLANDER_CLUSTER "127.0.0.1" is not a URL; gossip://IP:PORT is one`},
 		{name: "status of a cluster from the environment", args: words("status"), argv: []string{}, env: "gossip://127.0.0.1:1?x=y", code: 2,
