@@ -205,7 +205,8 @@ func (s *Server) each(do func(*member) error) error {
 	return errors.Join(errs...)
 }
 
-// Leader returns the number of the member that leads.
+// Leader returns the number of the member that leads. It waits for the end of an
+// election, which a busy machine may have at any time.
 func (s *Server) Leader() (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
@@ -214,10 +215,13 @@ func (s *Server) Leader() (int, error) {
 		return 0, err
 	}
 	defer client.Close()
-	for i, m := range s.members {
-		if status, err := client.Status(ctx, m.ClientURL); err == nil && status.Leader != 0 && status.Leader == status.Header.MemberId {
-			return i, nil
+	for ctx.Err() == nil {
+		for i, m := range s.members {
+			if status, err := client.Status(ctx, m.ClientURL); err == nil && status.Leader != 0 && status.Leader == status.Header.MemberId {
+				return i, nil
+			}
 		}
+		time.Sleep(20 * time.Millisecond)
 	}
 	return 0, errors.New("etcdtest: no member leads")
 }
