@@ -89,13 +89,17 @@ func (m *mender) plan(s state) *object {
 		return nil
 	}
 	switch {
-	case s.held != nil && value(s.held.Spec.HolderIdentity) != m.node && m.store.clock() < s.heldUntil:
+	case s.held != nil && isAnIDs(s.held) && value(s.held.Spec.HolderIdentity) != m.node && m.store.clock() < s.heldUntil:
 		return inPlaceOf(s.object, s.held)
 	case s.object != nil && s.record.holder != m.node && s.record.token <= s.floor:
 		return raised(s.object, s.floor+1)
 	}
 	return nil
 }
+
+// isAnIDs reports whether an object is not another program's, which may well delete
+// it.
+func isAnIDs(o *object) bool { return readRecord(o).id != "" }
 
 // inPlaceOf returns the object that writes held over what is there, which may be
 // nil.

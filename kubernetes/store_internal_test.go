@@ -230,6 +230,17 @@ func TestAHolderThatTheWatchTellsOfLateIsPutBack(t *testing.T) {
 	}
 }
 
+// A node that has looked at it because an id would need it has nothing to do with it.
+func TestTheObjectOfAnotherProgramIsNotPutBack(t *testing.T) {
+	s := newScene(t)
+	s.store.answered(s.object("controller", 1, func(o *object) { o.Annotations, o.Labels = nil, nil }))
+	s.store.observeGone(testName, "")
+	m := &mender{store: s.store, node: "b"}
+	if state, _ := s.store.look(testName); m.plan(state) != nil {
+		t.Error("it is put back after it was deleted")
+	}
+}
+
 func TestWhoMayTakeBack(t *testing.T) {
 	mine := claim{id: "id", node: "me", token: 7}
 	for name, test := range map[string]struct {
