@@ -3,11 +3,8 @@ package postgres
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"highlander"
 	"highlander/internal/lease"
@@ -56,39 +53,6 @@ func newNode(c *config, clock func() time.Duration) *node {
 		inbox: inbox{wake: make(chan struct{}, 1)}, ended: make(chan struct{}),
 		claims: map[int64]*claim{}, holds: map[string]*hold{}, known: map[string]*memory{}, calls: map[string]bool{},
 		asking: make(chan struct{}, mostQuestions),
-	}
-}
-
-// inbox is what the goroutine is to do.
-type inbox struct {
-	mu     sync.Mutex
-	todo   []func()
-	closed bool
-	wake   chan struct{}
-}
-
-// do has f called by the goroutine, and reports false if that has ended.
-func (n *node) do(f func()) bool {
-	n.inbox.mu.Lock()
-	defer n.inbox.mu.Unlock()
-	if n.inbox.closed {
-		return false
-	}
-	n.inbox.todo = append(n.inbox.todo, f)
-	select {
-	case n.inbox.wake <- struct{}{}:
-	default:
-	}
-	return true
-}
-
-func (n *node) doAll() {
-	n.inbox.mu.Lock()
-	todo := n.inbox.todo
-	n.inbox.todo = nil
-	n.inbox.mu.Unlock()
-	for _, f := range todo {
-		f()
 	}
 }
 
@@ -190,21 +154,4 @@ func (n *node) failAll(err error) {
 		cl.fail(err)
 		delete(n.claims, seat)
 	}
-}
-
-// retryable reports whether the same statements may well succeed in a moment, in
-// this session.
-func retryable(err error) bool {
-	if errors.As(err, &errRowLocked{}) {
-		return true
-	}
-	pgErr := (*pgconn.PgError)(nil)
-	if !errors.As(err, &pgErr) {
-		return false
-	}
-	switch pgErr.Code {
-	case codeLockNotAvailable, codeDeadlock, codeSerialization, codeUniqueViolation:
-		return true
-	}
-	return false
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,39 +124,4 @@ func (ws *wires) close() {
 		w.cut()
 	}
 	ws.open, ws.cancel = nil, nil
-}
-
-// link is what is known of the way from a node to the server.
-type link struct {
-	direct bool // the sockets end at the server: no proxy that may end while this process lives, and no translation of addresses, which may come with one
-	local  bool // there is no network in between that could forge the end of a connection: a unix socket, or loopback
-}
-
-// linkOf looks at the addresses at both ends of a connection.
-func linkOf(ctx context.Context, conn *pgx.Conn) link {
-	socket := conn.PgConn().Conn()
-	var client, server *netip.Addr
-	var clientPort, serverPort *int32
-	var pid int32
-	err := conn.QueryRow(ctx, "select inet_client_addr(), inet_client_port(), inet_server_addr(), inet_server_port(), pg_backend_pid()").
-		Scan(&client, &clientPort, &server, &serverPort, &pid)
-	if err != nil {
-		return link{}
-	}
-	if client == nil || server == nil {
-		direct := client == nil && server == nil && unixPeerIsParentOf(socket, int(pid))
-		return link{direct: direct, local: direct}
-	}
-	direct := same(socket.LocalAddr(), *client, *clientPort) && same(socket.RemoteAddr(), *server, *serverPort)
-	return link{direct: direct, local: direct && client.IsLoopback() && server.IsLoopback()}
-}
-
-// same reports whether an address here is what the server says it is.
-func same(here net.Addr, there netip.Addr, port int32) bool {
-	tcp, ok := here.(*net.TCPAddr)
-	if !ok {
-		return false
-	}
-	addr := tcp.AddrPort()
-	return addr.Addr().Unmap().WithZone("") == there.Unmap() && int32(addr.Port()) == port
 }
