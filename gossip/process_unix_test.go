@@ -171,9 +171,9 @@ func oneStarts(t *testing.T, p, q *process) (holder, other *process) {
 func TestProcessesKillOfTheHolder(t *testing.T) {
 	t.Parallel()
 	a := replicaProcess(t, "a", nil)
+	a.says("started")
 	b := replicaProcess(t, "b", nil, a)
 	c := replicaProcess(t, "c", nil, a)
-	a.says("started")
 	watchEachOther(t, a, b, c)
 	a.signal(syscall.SIGKILL)
 	holder, other := oneStarts(t, b, c)
