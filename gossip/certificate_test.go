@@ -266,18 +266,18 @@ type recordedEvents struct {
 }
 
 func (e *recordedEvents) NotifyJoin(n *memberlist.Node) {
-	e.r.note(e.of, n.Name, string(n.Meta))
 	e.EventDelegate.NotifyJoin(n)
+	e.r.note(e.of, n.Name, string(n.Meta))
 }
 
 func (e *recordedEvents) NotifyUpdate(n *memberlist.Node) {
-	e.r.note(e.of, n.Name, string(n.Meta))
 	e.EventDelegate.NotifyUpdate(n)
+	e.r.note(e.of, n.Name, string(n.Meta))
 }
 
 func (e *recordedEvents) NotifyLeave(n *memberlist.Node) {
-	e.r.note(e.of, n.Name, "")
 	e.EventDelegate.NotifyLeave(n)
+	e.r.note(e.of, n.Name, "")
 }
 
 // Whoever keeps a certificate is told when there is another.
