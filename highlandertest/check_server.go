@@ -29,7 +29,7 @@ const outageID = "id"
 func newOutage(s *script) *outage {
 	o := &outage{script: s, timeline: &timeline{}}
 	o.start(s.nodes[0], stopsAtTheEnd)
-	o.lease = s.waitUntilHeld(outageID, o.runners[0]).holds()
+	_, o.lease = s.waitUntilHeld(outageID, o.runners[0])
 	o.start(s.nodes[1], stopsWithin)
 	o.start(s.nodes[2], stopsWithin)
 	s.queued(outageID, 2)
@@ -222,8 +222,8 @@ func harmed(harm Harm) func(*script) {
 		o.runsOut(o.lease)
 		o.runners[0].stop()
 
-		holder := s.waitUntilHeld(outageID, o.runners[1:]...)
-		l, again := holder.holds(), time.Now()
+		holder, l := s.waitUntilHeld(outageID, o.runners[1:]...)
+		again := time.Now()
 		harm.Do(s.t, holder.node, outageID)
 		o.newcomer("e")
 		o.settled(l, again)

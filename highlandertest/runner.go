@@ -123,19 +123,19 @@ func (r *runner) holds() *lease {
 	return r.held
 }
 
-// waitUntilHeld waits until one of the runners has a lease, and returns it.
-func (s *script) waitUntilHeld(id string, runners ...*runner) (holder *runner) {
+// waitUntilHeld waits until one of the runners has a lease, and returns both.
+func (s *script) waitUntilHeld(id string, runners ...*runner) (holder *runner, held *lease) {
 	s.t.Helper()
 	s.eventually(fmt.Sprintf("somebody holds %q", id), func() error {
 		for _, r := range runners {
-			if r.holds() != nil {
+			if held = r.holds(); held != nil {
 				holder = r
 				return nil
 			}
 		}
 		return errors.New("nobody does")
 	})
-	return holder
+	return holder, held
 }
 
 // eachHasItsTurn stops whoever holds the id until each runner has held it: none
@@ -143,7 +143,7 @@ func (s *script) waitUntilHeld(id string, runners ...*runner) (holder *runner) {
 func (s *script) eachHasItsTurn(runners []*runner) {
 	s.t.Helper()
 	for left := slices.Clone(runners); len(left) > 0; {
-		holder := s.waitUntilHeld(left[0].id, left...)
+		holder, _ := s.waitUntilHeld(left[0].id, left...)
 		holder.stop()
 		left = slices.DeleteFunc(left, func(r *runner) bool { return r == holder })
 	}
