@@ -12,8 +12,9 @@ import (
 )
 
 // claim is one call of Acquire, from its key in etcd to the end of its lease. What
-// moves it is the goroutine of Acquire, then that of Release; what others do to its
-// keys comes in through examine.
+// moves it from state to state is the goroutine of Acquire, then that of Release; in
+// between, renewals may miss its key. What the watch tells of its keys comes in
+// through look while it waits, and through examine while it is held.
 type claim struct {
 	c    *Cluster
 	s    *session
@@ -21,15 +22,16 @@ type claim struct {
 	opts highlander.AcquireOptions
 
 	// The lock of the cluster guards these.
-	created  int64         // revision of its key; zero: not known to be there
-	seen     time.Duration // when the last request was sent that has found it there
-	gone     bool          // a renewal has not
-	record   record        // that it wrote when it won
-	won      int64         // revision of that; zero: it has not
-	lease    *lease.Lease  // nil before
-	leaving  bool          // it is being given up
-	mending  bool          // its record is being put back
-	finished chan struct{}
+	state   claimState
+	created int64         // revision of its key; zero: not known to be there
+	seen    time.Duration // when the last request was sent that has found it there
+	record  record        // that it wrote when it won, or another for it; without a State before
+	lease   *lease.Lease  // nil before it is held
+	gone    chan struct{} // closed when it is gone
+
+	// A goroutine puts the record back. That is beside the state: it begins while
+	// the claim is held, and may go on for a while when it is leaving.
+	mending bool
 }
 
 var errClaimGone = errors.New("the claim was deleted")
@@ -38,13 +40,27 @@ func (c *Cluster) newClaim(s *session, id string, opts highlander.AcquireOptions
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.number++
-	cl := &claim{c: c, s: s, ref: claimRef{s.id, id, c.number}, opts: opts, finished: make(chan struct{})}
-	if c.claims[id] == nil {
-		c.claims[id] = map[claimRef]*claim{}
+	return c.addClaim(s, claimRef{s.id, id, c.number}, opts)
+}
+
+// addClaim returns a claim that is known from now on. The caller has the lock.
+func (c *Cluster) addClaim(s *session, ref claimRef, opts highlander.AcquireOptions) *claim {
+	cl := &claim{c: c, s: s, ref: ref, opts: opts, gone: make(chan struct{})}
+	if c.claims[ref.id] == nil {
+		c.claims[ref.id] = map[claimRef]*claim{}
 	}
-	c.claims[id][cl.ref] = cl
+	c.claims[ref.id][ref] = cl
 	s.claims++
 	return cl
+}
+
+// forgetClaim is the opposite of addClaim. The caller has the lock.
+func (c *Cluster) forgetClaim(cl *claim) {
+	delete(c.claims[cl.ref.id], cl.ref)
+	if len(c.claims[cl.ref.id]) == 0 {
+		delete(c.claims, cl.ref.id)
+	}
+	cl.s.claims--
 }
 
 // acquire returns the lease when the claim has won it. Else the claim is given up

@@ -70,7 +70,8 @@ func (c *Cluster) look(at claimRef, watched *vigil) outlook {
 		return look
 	}
 	if e.record.of(at) && e.record.revision == e.revision {
-		cl.won, cl.record, look.won = e.revision, e.record, true
+		cl.hasWon(e.record)
+		look.won = true
 		return look
 	}
 	if !e.isNext(at) {

@@ -14,9 +14,9 @@ func (cl *claim) awaitFresh(ctx context.Context) error {
 	s := cl.s
 	for {
 		cl.c.mu.Lock()
-		left, gone, accepted := cl.until()-now(), cl.gone, s.accepted
+		left, lost, accepted := cl.until()-now(), cl.state == claimLost, s.accepted
 		cl.c.mu.Unlock()
-		if gone || left > cl.opts.StopWithin+lease.Margin+s.terms.TTL/8 {
+		if lost || left > cl.opts.StopWithin+lease.Margin+s.terms.TTL/8 {
 			return nil
 		}
 		select {
@@ -40,7 +40,7 @@ func (cl *claim) grant() (*lease.Lease, error) {
 	switch {
 	case c.closed: // Close knows of no lease: it waits until Acquire has given the claim up
 		return nil, highlander.ErrClosed
-	case cl.gone:
+	case !cl.move(claimHeld): // it was lost, or has run out already
 		l.Lose(highlander.ErrLeaseLost)
 		return nil, errClaimGone
 	}
@@ -62,7 +62,7 @@ func (cl *claim) until() time.Duration {
 func (c *Cluster) renewLeases(s *session) {
 	for _, claims := range c.claims {
 		for _, cl := range claims {
-			if cl.s == s && cl.lease != nil {
+			if cl.s == s && cl.state == claimHeld {
 				cl.lease.Renew(cl.until())
 			}
 		}
@@ -77,7 +77,7 @@ func (c *Cluster) enteredClaims(s *session) (entered []*claim) {
 	defer c.mu.Unlock()
 	for _, claims := range c.claims {
 		for _, cl := range claims {
-			if cl.s == s && cl.created != 0 && !cl.leaving {
+			if cl.s == s && cl.state.hasKey() {
 				entered = append(entered, cl)
 			}
 		}
@@ -95,9 +95,10 @@ func (c *Cluster) check(claims []*claim, created map[string]int64, sent time.Dur
 			cl.seen = max(cl.seen, sent)
 			continue
 		}
-		cl.gone = true
-		if cl.lease != nil {
+		if cl.state == claimHeld {
 			cl.lease.Lose(highlander.ErrLeaseLost)
+		} else {
+			cl.move(claimLost)
 		}
 	}
 }

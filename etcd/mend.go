@@ -9,7 +9,7 @@ import (
 // examine tells the holder when its claim or its record is not what it wrote.
 func (cl *claim) examine(e *entry) {
 	c := cl.c
-	if cl.lease == nil || cl.leaving || c.view.revision < cl.won {
+	if cl.state != claimHeld || c.view.revision < cl.record.revision {
 		return
 	}
 	another := e.revision != 0 && e.record.revision == e.revision && e.record.State == stateHeld && e.record.at != cl.ref
@@ -38,7 +38,7 @@ func (cl *claim) mend(revision int64) {
 		ifs:  []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(held), "=", revision)},
 		then: []clientv3.Op{clientv3.OpPut(held, cl.record.value())},
 	}
-	for wait := newBackoff(); !cl.isLeaving(); {
+	for wait := newBackoff(); cl.isHeld(); {
 		_, err := c.txn(c.ctx, put)
 		if err == nil || !wait.Sleep(c.ctx) {
 			break
@@ -53,8 +53,8 @@ func (cl *claim) mend(revision int64) {
 	}
 }
 
-func (cl *claim) isLeaving() bool {
+func (cl *claim) isHeld() bool {
 	cl.c.mu.Lock()
 	defer cl.c.mu.Unlock()
-	return cl.leaving
+	return cl.state == claimHeld
 }

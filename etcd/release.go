@@ -19,7 +19,7 @@ func (cl *claim) release(ctx context.Context) error {
 	c.spawn(func() { cl.giveUp(c.work) })
 	c.mu.Unlock()
 	select {
-	case <-cl.finished:
+	case <-cl.gone:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -32,7 +32,7 @@ func (cl *claim) over() {
 	c := cl.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !cl.leaving && !c.closed {
+	if !cl.state.isOver() && !c.closed {
 		c.spawn(func() { cl.giveUp(c.work) })
 	}
 }
@@ -43,25 +43,20 @@ func (cl *claim) over() {
 func (cl *claim) giveUp(ctx context.Context) {
 	c := cl.c
 	c.mu.Lock()
-	if cl.leaving {
-		c.mu.Unlock()
-		<-cl.finished
+	first := cl.move(claimLeaving)
+	c.mu.Unlock()
+	if !first {
+		<-cl.gone
 		return
 	}
-	cl.leaving = true
-	c.mu.Unlock()
-	defer close(cl.finished)
+	defer cl.end()
 	removed, ok := cl.leave(ctx)
 	if !ok {
 		return
 	}
 	c.log.Debug("the claim was given up", "id", cl.ref.id)
 	c.mu.Lock()
-	delete(c.claims[cl.ref.id], cl.ref)
-	if len(c.claims[cl.ref.id]) == 0 {
-		delete(c.claims, cl.ref.id)
-	}
-	cl.s.claims--
+	c.forgetClaim(cl)
 	if e := c.view.id(cl.ref.id); e.claims[cl.ref].created > removed { // by a transaction that had no answer
 		c.sweep(e)
 	}
@@ -72,13 +67,21 @@ func (cl *claim) giveUp(ctx context.Context) {
 	}
 }
 
+// end is the last that giveUp does: whoever waits for it may go on.
+func (cl *claim) end() {
+	cl.c.mu.Lock()
+	defer cl.c.mu.Unlock()
+	cl.move(claimGone)
+	close(cl.gone)
+}
+
 // leave is the part of giveUp that tells etcd. It returns the revision at which the
 // claim was not there any more; ok is false if ctx has ended before.
 func (cl *claim) leave(ctx context.Context) (removed int64, ok bool) {
 	key, held := cl.keys()
 	remove, read := clientv3.OpDelete(key), clientv3.OpGet(held)
 	cl.c.mu.Lock()
-	mark, revision := cl.record, cl.won
+	mark, revision := cl.record, cl.record.revision
 	cl.c.mu.Unlock()
 	handOver := mark.State != ""
 	for wait := newBackoff(); ; {

@@ -329,7 +329,7 @@ func (c *Cluster) endSessions() {
 	}
 	for _, claims := range c.claims {
 		for _, cl := range claims {
-			if cl.lease != nil {
+			if cl.lease != nil { // also if it is leaving: its mark comes before the end of the session
 				held = append(held, cl)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"highlander"
 	"highlander/internal/retry"
 )
 
@@ -18,12 +19,7 @@ func (c *Cluster) sweep(e *entry) {
 		if s == nil || c.claims[at.id][at] != nil || c.closed {
 			continue
 		}
-		stray := &claim{c: c, s: s, ref: at, finished: make(chan struct{})}
-		if c.claims[at.id] == nil {
-			c.claims[at.id] = map[claimRef]*claim{}
-		}
-		c.claims[at.id][at] = stray
-		s.claims++
+		stray := c.addClaim(s, at, highlander.AcquireOptions{})
 		c.spawn(func() { stray.giveUp(c.work) })
 	}
 }

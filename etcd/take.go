@@ -104,13 +104,15 @@ func (cl *claim) wrote(r record, revision int64, sent time.Duration) (won bool) 
 	if cl.created == 0 {
 		cl.created = revision
 	}
+	cl.move(claimWaiting)
 	if r.State == "" {
 		return false
 	}
 	if r.Token == 0 {
 		r.Token = uint64(revision)
 	}
-	cl.won, cl.record = revision, r
+	r.revision = revision
+	cl.hasWon(r)
 	return true
 }
 
@@ -123,6 +125,7 @@ func (cl *claim) recognise(key, held *mvccpb.KeyValue, sent time.Duration) (won 
 		return false
 	}
 	cl.created, cl.seen = key.CreateRevision, max(cl.seen, sent)
+	cl.move(claimWaiting)
 	if held == nil {
 		return false
 	}
@@ -130,6 +133,13 @@ func (cl *claim) recognise(key, held *mvccpb.KeyValue, sent time.Duration) (won 
 	if err != nil || !r.of(cl.ref) {
 		return false
 	}
-	cl.won, cl.record = held.ModRevision, r
+	cl.hasWon(r)
 	return true
+}
+
+// hasWon notes the record by which the claim has won, which it will have to mark
+// as released in any case. The caller has the lock.
+func (cl *claim) hasWon(r record) {
+	cl.record = r
+	cl.move(claimWon)
 }
