@@ -52,6 +52,7 @@ func (j *job) run(ctx context.Context, at endpoint) error {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, append([]os.Signal{os.Interrupt, syscall.SIGTERM}, passedOn...)...)
 	defer signal.Stop(signals)
+	hadTerminal := hasTerminal()
 	serving, stop := context.WithCancel(ctx) // ends at a signal
 	defer stop()
 	over, end := context.WithCancel(ctx) // ends with this function
@@ -75,7 +76,7 @@ func (j *job) run(ctx context.Context, at endpoint) error {
 		return err
 	}
 	defer j.guard.Close()
-	helpers.Go(func() { j.passSignals(over, signals, stop) })
+	helpers.Go(func() { j.passSignals(over, signals, hadTerminal, stop) })
 	cluster, err := at.open(serving, j.guard, j.log)
 	if err != nil {
 		return j.verdict(err)

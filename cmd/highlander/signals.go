@@ -8,8 +8,8 @@ import (
 
 // passSignals passes every signal on to the command, but for those that mean
 // highlander itself: SIGINT, SIGTERM, and the end of its terminal.
-func (j *job) passSignals(ctx context.Context, signals <-chan os.Signal, stop func()) {
-	hadTerminal, stopping := hasTerminal(), false
+func (j *job) passSignals(ctx context.Context, signals <-chan os.Signal, hadTerminal bool, stop func()) {
+	stopping := false
 	for {
 		select {
 		case sig := <-signals:
@@ -25,9 +25,9 @@ func (j *job) passSignals(ctx context.Context, signals <-chan os.Signal, stop fu
 				j.log.Warn("killing the command at the second signal", "id", j.spec.ID, "signal", sig.String())
 				j.guard.Signal(syscall.SIGKILL)
 			case (asked || hungUp) && !stopping:
-				j.log.Info("stopping at a signal", "id", j.spec.ID, "signal", sig.String())
 				stopping = true
-				stop()
+				stop() // before the log, which may block
+				j.log.Info("stopping at a signal", "id", j.spec.ID, "signal", sig.String())
 			}
 		case <-ctx.Done():
 			return
