@@ -228,7 +228,8 @@ type run struct {
 	cmd    Command
 	number uint64
 	exit   Exit
-	hang   *time.Timer // runs while something is overdue
+	hang   *time.Timer // runs while the start or the end is waited for
+	ending bool        // the end is
 	again  repeat      // from the deadline on
 }
 
@@ -254,7 +255,7 @@ func (g *Guard) follow(ctx context.Context, r *run) (Exit, error) {
 			if g.isExpired() {
 				r.link.killCommand()
 				r.again.start()
-				r.hang.Reset(hangGrace)
+				r.awaitEnd(hangGrace)
 			}
 		case <-r.again.C:
 			r.link.condemnStart()
@@ -273,7 +274,9 @@ func (r *run) note(m message) (over bool, err error) {
 	}
 	switch m.Kind {
 	case msgStarted:
-		r.hang.Stop()
+		if !r.ending { // else it says nothing of what is waited for
+			r.hang.Stop()
+		}
 		r.log.Info("command started", "pid", m.PID, "command", r.cmd.Args)
 		if r.link.cgroup != nil && !m.InCgroup {
 			r.log.Warn("there is no room for a cgroup of the command: what leaves its session is reached by parentage only")
@@ -310,7 +313,13 @@ func (g *Guard) stop(r *run) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	r.link.send(message{Kind: msgStop, Shutdown: r.cmd.Shutdown})
-	r.hang.Reset(max(r.cmd.Shutdown, 0) + hangGrace)
+	r.awaitEnd(max(r.cmd.Shutdown, 0) + hangGrace)
+}
+
+// awaitEnd gives the command, and those who end it, so long.
+func (r *run) awaitEnd(within time.Duration) {
+	r.ending = true
+	r.hang.Reset(within)
 }
 
 // escalate is for a frozen guard: when it is killed, the keeper kills the

@@ -44,6 +44,31 @@ func TestStartThatOvertakesTheLastReportEndsThePatience(t *testing.T) {
 	}
 }
 
+// The report that the command has started may come when it was told to stop
+// already: it does not end the patience with a guard that is frozen since.
+func TestLateReportOfTheStartDoesNotEndThePatienceWithTheGuard(t *testing.T) {
+	down, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer down.Close()
+	l := &link{log: discard, down: newSender(down)}
+	g := &Guard{log: discard, link: l}
+	r := &run{log: discard, link: l, number: 1, hang: time.NewTimer(time.Hour), again: newRepeat()}
+	g.stop(r)
+	if over, err := r.note(message{Kind: msgStarted, Run: 1, PID: 4711}); over || err != nil {
+		t.Errorf("the start ends the run: %v", err)
+	}
+	if !isRunning(r.hang) {
+		t.Error("highlander waits for the end without end")
+	}
+	r = &run{log: discard, link: l, number: 1, hang: time.NewTimer(time.Hour), again: newRepeat()}
+	r.note(message{Kind: msgStarted, Run: 1, PID: 4711})
+	if isRunning(r.hang) {
+		t.Error("the start is waited for when it has been reported")
+	}
+}
+
 func TestLooksComeEverLater(t *testing.T) {
 	r := newRepeat()
 	if isRunning(r.Timer) {
