@@ -46,8 +46,9 @@ const (
 	lookAtSocket = 25 * time.Millisecond
 
 	// What the server has sent this long ago may have been answered by a reset just
-	// now, and no earlier.
-	answeredWithin = 100 * time.Millisecond
+	// now, and no earlier. That takes a network some milliseconds, and a server that is
+	// busy the time until the backends of the one and of the other had their turns.
+	answeredWithin = time.Second
 )
 
 const countsEndsInTime = 150000

@@ -29,7 +29,7 @@ func AcrossANetwork() Option { return func(c *config) { c.pretend = &link{direct
 func (c *Cluster) WasNotified() bool {
 	answer := make(chan bool)
 	c.node.do(func() {
-		answer <- provoked(c.node.current.notedAt, c.node.clock()-2*answeredWithin)
+		answer <- provoked(c.node.current.notedAt, c.node.clock()-answeredWithin/2)
 	})
 	return <-answer
 }
