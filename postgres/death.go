@@ -63,6 +63,11 @@ const (
 
 	countBackends = `select count(*) from pg_stat_activity where pid = any($1)`
 
+	// The server tells one backend after the other of a notification, and may have
+	// told the peer's and not ours yet. But they come in order: with the answer to this
+	// comes what was sent to anybody before.
+	tellMyself = `select pg_notify($1, '')`
+
 	nodeIsThere = `select count(*) from $schema.nodes where session = $1`
 )
 
@@ -128,6 +133,9 @@ func (n *node) doubtDeath(ctx context.Context, s *session, p *peer, at time.Dura
 		var there, locks, backends int
 		var now ends
 		b := s.newBatch()
+		if first && !p.local {
+			b.add(tellMyself, s.ownChannel())
+		}
 		b.add(nodeIsThere, p.session).QueryRow(func(row pgx.Row) error { return row.Scan(&there) })
 		b.add(countLocks, int64(n.c.sessionClass()), n.c.objects(p.session)).QueryRow(func(row pgx.Row) error { return row.Scan(&locks) })
 		b.add(countBackends, p.pids[:]).QueryRow(func(row pgx.Row) error { return row.Scan(&backends) })
@@ -152,7 +160,7 @@ func (n *node) doubtDeath(ctx context.Context, s *session, p *peer, at time.Dura
 
 // provoked reports whether a notification may have been what ended a connection:
 // everybody gets the same ones. The last has come here at noted, read at the latest
-// with the first answer to a question that was asked after the end.
+// with the answer to tellMyself, which was sent after the end.
 func provoked(noted, end time.Duration) bool { return noted > 0 && noted > end-answeredWithin }
 
 func (n *node) wakeRingOf(ctx context.Context, s *session, p *peer) (doubt, err error) {

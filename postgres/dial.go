@@ -39,7 +39,9 @@ func (s *session) dial(ctx context.Context) (*pgx.Conn, error) {
 		}
 	}
 	conn.OnNotification = func(_ *pgconn.PgConn, note *pgconn.Notification) {
-		s.notes, s.notedAt = append(s.notes, note.Payload), s.clock()
+		if note.Channel == s.c.channel() { // and not what the session tells itself
+			s.notes, s.notedAt = append(s.notes, note.Payload), s.clock()
+		}
 	}
 	return pgx.ConnectConfig(ctx, conn)
 }

@@ -72,10 +72,15 @@ func (s *session) simple(ctx context.Context, sql string) error {
 }
 
 func (s *session) listen(ctx context.Context) error {
-	if err := s.simple(ctx, "listen "+s.c.channel()); err != nil {
+	if err := s.simple(ctx, "listen "+s.c.channel()+"; listen "+s.ownChannel()); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	return nil
+}
+
+// ownChannel is what this session alone listens on.
+func (s *session) ownChannel() string {
+	return fmt.Sprintf("%s_%d", s.c.channel(), s.work.PgConn().PID())
 }
 
 // join takes the locks of the session and makes it known to the others.
