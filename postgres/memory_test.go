@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"highlander"
 )
 
 // Whoever deletes the row of an id, when nobody holds or waits for it, takes the
@@ -45,20 +47,9 @@ func TestTokensGrowThoughTheClockIsPutBack(t *testing.T) {
 func TestWaiterRemembersTheLeaseWhoseRowIsGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sharedServer(t), 2*time.Second)
-	proxy := w.newProxy()
-	l := w.acquire(w.open(w.behind(proxy), "holder"), "id")
-	next := w.queue(w.open(w.server.URL(), "next"), "id")
-	proxy.Close() // nobody will put the row back
-	w.adminExec(`select pg_terminate_backend(work_pid), pg_terminate_backend(ring_pid) from $schema.nodes where name like 'holder#%'`)
-	w.adminExec(`delete from $schema.leases`)
+	l, next := w.holdsWithoutARow("id")
 	third := w.queue(w.open(w.server.URL(), "third"), "id") // has the row made anew
-	after := next.lease()
-	if early := time.Until(l.Expires()); early > 0 {
-		t.Errorf("given out %v before the lease has run out whose row is gone", early)
-	}
-	if after.Token() <= l.Token() {
-		t.Errorf("token %d after %d", after.Token(), l.Token())
-	}
+	next.followsAtTheEndOf(l)
 	third.stillWaits()
 }
 
@@ -67,17 +58,31 @@ func TestWaiterRemembersTheLeaseWhoseRowIsGone(t *testing.T) {
 func TestIDWhoseRowIsGoneIsTakenByWhoWaited(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sharedServer(t), 2*time.Second)
+	l, next := w.holdsWithoutARow("id")
+	next.followsAtTheEndOf(l)
+}
+
+// holdsWithoutARow has one node hold an id and another wait for it, when the row of
+// the lease and the session are deleted, and the holder cannot put them back.
+func (w *world) holdsWithoutARow(id string) (l highlander.Lease, next *waiter) {
+	w.Helper()
 	proxy := w.newProxy()
-	l := w.acquire(w.open(w.behind(proxy), "holder"), "id")
-	next := w.queue(w.open(w.server.URL(), "next"), "id")
-	proxy.Close() // nobody will put the row back
+	l = w.acquire(w.open(w.behind(proxy), "holder"), id)
+	next = w.queue(w.open(w.server.URL(), "next"), id)
+	proxy.Close()
 	w.adminExec(`select pg_terminate_backend(work_pid), pg_terminate_backend(ring_pid) from $schema.nodes where name like 'holder#%'`)
 	w.adminExec(`delete from $schema.leases`)
-	after := next.lease()
+	return l, next
+}
+
+// followsAtTheEndOf waits for the lease, which has to come when l has run out.
+func (w *waiter) followsAtTheEndOf(l highlander.Lease) {
+	w.w.Helper()
+	after := w.lease()
 	if early := time.Until(l.Expires()); early > 0 {
-		t.Errorf("given out %v before the lease has run out whose row is gone", early)
+		w.w.Errorf("given out %v before the lease has run out whose row is gone", early)
 	}
 	if after.Token() <= l.Token() {
-		t.Errorf("token %d after %d", after.Token(), l.Token())
+		w.w.Errorf("token %d after %d", after.Token(), l.Token())
 	}
 }
