@@ -18,6 +18,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"highlander/internal/retry"
 )
 
 // Server is an etcd cluster on loopback, with its data in a directory of its
@@ -215,15 +217,16 @@ func (s *Server) Leader() (int, error) {
 		return 0, err
 	}
 	defer client.Close()
-	for ctx.Err() == nil {
+	for {
 		for i, m := range s.members {
 			if status, err := client.Status(ctx, m.ClientURL); err == nil && status.Leader != 0 && status.Leader == status.Header.MemberId {
 				return i, nil
 			}
 		}
-		time.Sleep(20 * time.Millisecond)
+		if !retry.Sleep(ctx, 20*time.Millisecond) { // no member says when
+			return 0, errors.New("etcdtest: no member leads")
+		}
 	}
-	return 0, errors.New("etcdtest: no member leads")
 }
 
 // EnableAuth creates the user root, and one more for each pair of name and
