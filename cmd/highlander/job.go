@@ -49,10 +49,10 @@ type job struct {
 }
 
 func (j *job) run(ctx context.Context, at endpoint) error {
+	hadTerminal := hasTerminal() // before its end can be heard
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, append([]os.Signal{os.Interrupt, syscall.SIGTERM}, passedOn...)...)
 	defer signal.Stop(signals)
-	hadTerminal := hasTerminal()
 	serving, stop := context.WithCancel(ctx) // ends at a signal
 	defer stop()
 	over, end := context.WithCancel(ctx) // ends with this function
